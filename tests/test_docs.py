@@ -40,6 +40,7 @@ COMMANDS = [
     "docs/concepts.md",
     "docs/extraction.md",
     "docs/hub.md",
+    "docs/hyperspectral.md",
     "docs/leaderboard.md",
     "docs/line.md",
     "docs/metrics.md",
@@ -53,7 +54,7 @@ COMMANDS = [
 ]
 
 
-COMMANDS_OF_PAGES = ("name", "label", "explain", "search", "bias", "report", "push", "convert", "push-space")
+COMMANDS_OF_PAGES = ("name", "label", "explain", "search", "bias", "report", "push", "convert", "push-space", "red-team")
 
 
 @pytest.mark.parametrize("page", PAGES)

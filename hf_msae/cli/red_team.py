@@ -30,7 +30,7 @@ EXAMPLE = """\
 
   hf-msae red-team soils --targets pH --model pls --output outputs/soils
 
-  hf-msae red-team fields/train_data --model my_models:make_forest --features eagle_eyes --output outputs/fields
+  hf-msae red-team fields/train_data --model my_models.py:make_forest --features eagle_eyes --output outputs/fields
 
   hf-msae red-team outputs/quickstart/embeddings/test --msae outputs/quickstart --label star --groups night red \\
     --output outputs/star"""
@@ -54,9 +54,9 @@ class RedTeamArguments:
     output: str = flag("Folder of the results: report.html, report.json, findings.yaml, figures, and finished audits.")
     model: str | None = flag(
         "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (of the winners of HYPERVIEW, on their own "
-        "features), or module:name of a scikit-learn model of your own or of a function that makes one, which is "
-        "imported. With --msae, logistic, a model of your own, or a safetensors file of a linear layer, which is not "
-        "fitted again. Defaults to forest, and to logistic with --msae.",
+        "features), or file.py:name (or module:name) of a scikit-learn model of your own, or of a function without "
+        "arguments that makes one. With --msae, logistic, a model of your own, or a safetensors file of a linear "
+        "layer, which is not fitted again. Defaults to forest, and to logistic with --msae.",
         None,
     )
     msae: str | None = flag(
@@ -183,6 +183,7 @@ def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport
         patches.targets[list(targets)],
         groups,
         transformer=None if with_features else transformer,
+        model_name=args.model,
         data=f"{len(patches)} patches of {args.data}, {features}",
         **options,
     )
@@ -210,6 +211,7 @@ def of_embeddings(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamRep
         features=concepts,
         msae=msae,
         expected=args.expected or None,
+        model_name=args.model,
         data=f"{len(embeddings)} embeddings of {args.data}, labels {args.label}",
         **options,
     )

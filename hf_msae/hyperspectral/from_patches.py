@@ -36,6 +36,7 @@ def inputs_of_patches(
     features: pd.DataFrame | None = None,
     transformer: Any = None,
     output_dir: str | os.PathLike | None = None,
+    model_name: str | None = None,
 ) -> dict[str, Any]:
     """Return the arguments of `make_subject` for patches.
 
@@ -51,6 +52,7 @@ def inputs_of_patches(
         features: The feature table; that of the transformer by default.
         transformer: Turns patches into X; it is fitted if it is not.
         output_dir: Folder where features are kept.
+        model_name: What messages call the model.
 
     Raises:
         ValueError: The patches have no targets.
@@ -68,7 +70,8 @@ def inputs_of_patches(
         elif takes_patches(model):
             if is_classifier(model):
                 raise TypeError(
-                    f"{type(model).__name__} classifies patches; of models of patches, regressors are tested"
+                    f"{model_name or type(model).__name__} classifies patches; of models of patches, regressors are "
+                    "tested"
                 )
             transformer = RememberedSpectra(patches).fit(patches)
             model = ModelOfPatches(model, transformer)

@@ -54,6 +54,7 @@ def split_tables(
     targets: Sequence[str] | None,
     groups: Sequence[str] | None,
     where: object,
+    drop: bool = False,
 ) -> tuple[pd.DataFrame | None, dict[str, np.ndarray]]:
     """Return the targets and groups of chosen patches, in their order.
 
@@ -66,6 +67,7 @@ def split_tables(
         targets: Columns of targets; None for those with names of the challenges, P2O5 being P.
         groups: Columns of groups; None for those in `GROUP_COLUMNS` and for all of `group_source`.
         where: Where the patches are, for messages.
+        drop: Whether rows of the ground truth without a patch are left out, with a warning.
 
     Raises:
         PatchError: Ids differ or are repeated, a column is missing or in both tables, or a value is missing, no number
@@ -87,7 +89,7 @@ def split_tables(
         if of_table:
             raise PatchError(where, of_table[0], "there is no table with such a column: name one as ground_truth")
         return None, labels
-    measured, others = _split_table(source, ids, rows, targets, of_table, where)
+    measured, others = _split_table(source, ids, rows, targets, of_table, where, drop)
     if both := [group for group in others if group in labels]:
         raise PatchError(
             name, both[0], f"the ground truth of {where} has this column, too: leave it out of one of them"
@@ -102,6 +104,7 @@ def _split_table(
     targets: Sequence[str] | None,
     groups: Sequence[str] | None,
     where: object,
+    drop: bool,
 ) -> tuple[pd.DataFrame | None, dict[str, np.ndarray]]:
     table, name = read_table(source)
     id_column = _id_column(table)
@@ -112,6 +115,12 @@ def _split_table(
         if (found := _column_with_ids(indexed, ids, rows, targets or ())) == "index of the table":
             table, id_column = indexed, found
     if id_column is not None:
+        has_patch = table[id_column].map(as_id).isin(ids)
+        if drop and 0 < has_patch.sum() < len(table):
+            lone = table[id_column][~has_patch].map(as_id)
+            left_out = counted(len(lone), "row is left out that has", "rows are left out that have")
+            warnings.warn(f"{name}: {left_out} no patch in {where}: {', '.join(lone[:3])}", stacklevel=4)
+            table = table[has_patch]
         table = _in_order(table, id_column, ids, rows, name, where)
     elif len(table) != len(ids):
         there = f"there are {len(table)}, but {len(ids)} patches in {where}"
@@ -136,7 +145,8 @@ def _split_table(
         raise PatchError(
             name,
             str(left[0]),
-            "neither a target of the challenges nor a group: name the columns in targets and groups",
+            f"neither a target of the challenges nor a group: name the columns to use in targets "
+            f"({', '.join(map(str, chosen)) or 'none is known'}) and groups ({', '.join(map(str, taken)) or 'none'})",
         )
     unused = [str(each) for each in left if not known[each] and str(each).lower() not in GROUP_COLUMNS]
     if id_column is None and (unused or not all(name.isdecimal() for name in ids)):
@@ -157,14 +167,22 @@ def _id_column(table: pd.DataFrame) -> str | None:
 
 
 def _column_with_ids(table: pd.DataFrame, ids: Sequence[str], rows: np.ndarray, targets: Sequence[str]) -> str | None:
-    """Return the first column, other than targets, whose values are the ids of all patches, or of the chosen ones."""
+    """Return the first column, other than targets, whose values are the ids of all patches, or of the chosen ones.
+
+    If there is none, one with the names of most patches is it, unless these are numbers, which may be anything.
+    """
     asked = (set(ids), {ids[row] for row in rows})
+    likely = None
     for column in table:
         found = set(table[column].map(as_id))
-        is_target = column in targets or str(column).lower() in _ALIASES
-        if not is_target and len(found) == len(table) and found in asked:
+        if column in targets or str(column).lower() in _ALIASES or len(found) < len(table):
+            continue
+        if found in asked:
             return column
-    return None
+        named = [name for name in found.intersection(ids) if not name.isdecimal()]
+        if likely is None and 2 * len(named) > len(asked[1]):
+            likely = column
+    return likely
 
 
 def _labels(table: pd.DataFrame, group: str, name: object) -> np.ndarray:
@@ -246,10 +264,11 @@ def _in_order(
         parts = []
         if missing:
             number = counted(len(missing), f"patch of {where} has", f"patches of {where} have")
-            parts.append(f"{number} no row ({', '.join(missing[:3])})")
+            parts.append(f"{number} no row ({', '.join(missing[:3])}): add it, or name these in leave_out")
         if more:
-            parts.append(f"{counted(len(more), 'row has', 'rows have')} no patch ({', '.join(more[:3])})")
-        raise PatchError(name, column, " and ".join(parts))
+            way_out = "" if may_have_more else ": delete it, or pass invalid='drop'"
+            parts.append(f"{counted(len(more), 'row has', 'rows have')} no patch ({', '.join(more[:3])}){way_out}")
+        raise PatchError(name, column, "; and ".join(parts))
     return table.set_index(found).loc[wanted].reset_index(drop=True)
 
 

@@ -265,5 +265,7 @@ def _ratios(y_true: object, y_pred: object, y_train: object) -> np.ndarray:
         raise ValueError(f"shapes differ: y_true {true.shape}, y_pred {predicted.shape}, y_train {train.shape}")
     baseline = ((true - train.mean(axis=0)) ** 2).mean(axis=0)
     if not baseline.all():
-        raise ValueError(f"target {int(np.flatnonzero(baseline == 0)[0])} equals the training mean everywhere")
+        place = int(np.flatnonzero(baseline == 0)[0])
+        name = next((each.columns[place] for each in (y_true, y_train) if hasattr(each, "columns")), place)
+        raise ValueError(f"target {name} equals the training mean everywhere")
     return ((true - predicted) ** 2).mean(axis=0) / baseline

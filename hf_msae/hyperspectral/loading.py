@@ -24,6 +24,7 @@ from .wavelengths import LENGTHS, in_nanometers, read_wavelengths
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_MOST_REASONS = 5
 _MORE_MASKS = 100
 """Masks that are looked at before the first invalid patch is called the only one."""
 
@@ -76,7 +77,8 @@ def load_patches(
             reflectance if ENVI headers have a reflectance scale factor, digital numbers otherwise.
         mask_means: What True in a mask means: "outside" or "inside" the field. None: outside, unless that looks wrong
             of most masks.
-        invalid: "raise" refuses invalid patches, "drop" leaves them out and warns.
+        invalid: "raise" refuses invalid patches and rows of the ground truth without a patch, "drop" leaves them out
+            and warns.
         split: Of a dataset with several splits.
         progress: Show a progress bar.
 
@@ -99,7 +101,7 @@ def load_patches(
         raise PatchError(found["where"], "ids", f"two patches are named {twice[0]}")
     rows = chosen_rows(patch_ids, only, leave_out, found["where"])
     tables = found.get("table") if ground_truth is None else ground_truth, group_table
-    known, labels = split_tables(*tables, patch_ids, rows, targets, groups, found["where"])
+    known, labels = split_tables(*tables, patch_ids, rows, targets, groups, found["where"], invalid == "drop")
     if len(rows) < len(patch_ids):
         pairs, names = Chosen(pairs, rows), [names[row] for row in rows]
     mask_means = mask_means or found.get("mask_means")
@@ -111,7 +113,8 @@ def load_patches(
     if problems:
         kept = np.setdiff1d(np.arange(len(patches)), list(problems))
         left_out = counted(len(problems), "patch is left out", "patches are left out")
-        warnings.warn(f"{left_out}: {next(iter(problems.values()))}", stacklevel=2)
+        reasons = "; ".join(map(str, list(problems.values())[:_MOST_REASONS]))
+        warnings.warn(f"{left_out}: {reasons}{'; ...' * (len(problems) > _MOST_REASONS)}", stacklevel=2)
         if not len(kept):
             raise next(iter(problems.values()))
         return replace(patches[kept], dropped=tuple(patches.ids[row] for row in problems))

@@ -49,8 +49,8 @@ def make_model(name: str, seed: int = 0) -> Any:
     """Return a model that has not been fitted.
 
     Args:
-        name: One of `MODELS` or `CLASSIFIERS`, or "module:name" of your own: a scikit-learn model, or a function
-            without arguments that returns one. The module is imported, also from the working directory.
+        name: One of `MODELS` or `CLASSIFIERS`, or "file.py:name" or "module:name" of your own: a scikit-learn model,
+            or a function or class without arguments that makes one, also in the working directory.
         seed: Random seed of one of these models.
 
     Raises:
@@ -59,13 +59,19 @@ def make_model(name: str, seed: int = 0) -> Any:
     known = {**MODELS, **CLASSIFIERS}
     if name in known:
         return known[name](seed)
-    module, colon, attribute = name.partition(":")
+    module, colon, attribute = name.rpartition(":")
     if not colon:
-        raise ValueError(f"there is no model {name!r}; the models are {', '.join(known)}, or module:name of your own")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+        raise ValueError(f"there is no model {name!r}; the models are {', '.join(known)}, or file.py:name of your own")
+    file = Path(module).expanduser()
+    folder, module = (file.resolve().parent, file.stem) if file.suffix == ".py" else (Path.cwd(), module)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"model {name!r} cannot be imported: {error}") from error
-    return found if hasattr(found, "fit") and not isinstance(found, type) else found()
+    if hasattr(found, "fit") and not isinstance(found, type):
+        return found
+    if not callable(found):
+        raise ValueError(f"model {name!r} is a {type(found).__name__}: name a model, or a function that makes one")
+    return found()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .._utils.wording import class_title
+from .._utils.wording import class_title, counted
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
 _MOST_VALUES, _BINS = 20, 5  # of a grouping by a measurement
@@ -24,19 +24,31 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
         raise ValueError(f"y has {len(values)} rows, but X has {n}")
     if classify:
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+        if values.dtype.kind == "f":
+            refuse_not_finite("y", values.reshape(n, -1), names)
+            if (values % 1 == 0).all():
+                values = values.astype(np.int64)  # numbers of classes, which tables of targets hold as fractions
+            elif (number := len(np.unique(values))) > _MOST_VALUES:
+                named = f"{', '.join(names)} has" if names else "y has"
+                raise ValueError(
+                    f"{named} {number:,} values that are measured, and a classifier needs classes: pass a regressor, "
+                    "or cut the values into classes"
+                )
         if values.ndim != 1:
-            raise ValueError(f"y of a classifier must be one label per row, got an array of shape {values.shape}")
+            among = f": choose one of {', '.join(names)}" if names else f", got an array of shape {values.shape}"
+            raise ValueError(f"y of a classifier must be one label per row{among}")
         classes, places = np.unique(values, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y has only the class {str(classes[0])!r}: there is nothing to predict")
         Y = (places[:, None] == np.arange(len(classes))[None]).astype(np.float64)
+        shown = list(map(str, classes))
         if len(classes) == 2:
-            second = str(classes[1])
-            title = class_title(names[0], list(map(str, classes)), second) if names else second
-            return Y[:, 1:], (title,), classes
-        return Y, tuple(map(str, classes)), classes
+            return Y[:, 1:], (class_title(names[0], shown, shown[1]) if names else shown[1],), classes
+        if names and classes.dtype.kind in "iu":  # a number says nothing without the name of what it numbers
+            shown = [f"{names[0]} {each}" for each in shown]
+        return Y, tuple(shown), classes
     Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
-    refuse_not_finite("y", Y)
+    refuse_not_finite("y", Y, names)
     names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
     for name, column in zip(names, Y.T, strict=True):
         if np.ptp(column) == 0:
@@ -85,11 +97,12 @@ def read_features(features: pd.DataFrame | None, names: list[str] | None, p: int
     return table.assign(**{name: table[name].astype(float) for name in ("band", "wavelength", "level")})
 
 
-def refuse_not_finite(name: str, values: np.ndarray) -> None:
-    """Refuse an array (rows, columns) with values that are not finite."""
+def refuse_not_finite(name: str, values: np.ndarray, columns: Sequence[str] | None = None) -> None:
+    """Refuse an array (rows, columns) with values that are not finite; columns go by their names, if they have any."""
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         row, column = wrong[0]
+        where = f"column {column}" if columns is None else str(columns[column])
         raise ValueError(
-            f"{name} is {values[row, column]} in row {row}, column {column}, and not finite in {len(wrong)} places"
+            f"{name} is {values[row, column]} in row {row}, {where}, and not finite in {counted(len(wrong), 'place')}"
         )

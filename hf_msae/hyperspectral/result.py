@@ -51,26 +51,45 @@ class RedTeamReport(Result):
         model, tests = self.about.get("model", "the model"), counted(self.num_tests, "test")
         if not self.num_tests:
             return f"nothing could be tested of {model}; the remarks say why"
-        weak = self._not_predicted()
-        but = f"{', '.join(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all"
+        but = self._not_cleared()
         if not self.findings:
             if "performance" not in self.tables:  # nor wrong with a model of nothing
                 return f"{tests} of {model} found nothing; whether it predicts at all was not tested"
-            return (
-                f"{tests} of {model} found nothing, but {but}" if weak else f"{tests} found nothing wrong with {model}"
-            )
+            if but:
+                return f"{tests} of {model} found nothing, but {but}"
+            return f"{tests} found nothing wrong with {model}"
         numbers = [(sum(each.severity == name for each in self.findings), name) for name in SEVERITIES]
         counts = ", ".join(f"{number} {name}" for number, name in numbers if number)
         noun = "finding" if len(self.findings) == 1 else "findings"
         gravest = f"{counts} {noun} in {tests} of {model}; the gravest: {self.findings[0].title}"
-        return f"{gravest}; {but}" if weak else gravest
+        return f"{gravest}; {but}" if but else gravest
+
+    def _not_cleared(self) -> str:
+        """Say for which targets no finding is no all-clear; nothing if there are none, or if that was not tested."""
+        from .audits.extremes import unknown_ends
+
+        if (table := self.tables.get("performance")) is None:
+            return ""
+        weak, parts = self._not_predicted(), []
+        if weak:
+            parts.append(f"{', '.join(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all")
+        figures = ["metric", "value", "low", "high"]
+        known = table.assign(**{name: table[name].astype(float) for name in figures[1:]})  # None, if read from JSON
+        unknown = [
+            str(target)
+            for target, rows in known.groupby("target", sort=False)
+            if target not in weak and unknown_ends(rows[figures].itertuples(index=False, name=None))
+        ]
+        if unknown:
+            whose = " and ".join([", ".join(unknown[:-1]), unknown[-1]] if len(unknown) > 1 else unknown)
+            parts.append(f"whether predictions of {whose} follow extreme values is not known")
+        return ", and ".join(parts)
 
     def _not_predicted(self) -> list[str]:
         """Return the targets of which neither R2 (or AUROC) nor the correlation is shown to be above nothing."""
         from .audits.outcome import RELATED
 
-        if (table := self.tables.get("performance")) is None:
-            return []
+        table = self.tables["performance"]
         beyond = table["low"] > table["metric"].map({"r2": 0.0, "auroc": 0.5, "correlation": RELATED})
         predicted = set(table["target"][beyond])
         targets = dict.fromkeys(table["target"][table["metric"] == "rmse"])  # of each, but not of their mean

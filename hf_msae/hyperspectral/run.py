@@ -54,7 +54,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 6
+_FORMAT = 7
 """Outcomes of another format are measured again."""
 
 
@@ -79,6 +79,7 @@ def red_team(
     seed: int = 0,
     output_dir: str | os.PathLike | None = None,
     data: str | None = None,
+    model_name: str | None = None,
     progress: bool = True,
 ) -> RedTeamReport:
     """Look for what is wrong with a model of spectra, or of any other features.
@@ -122,6 +123,7 @@ def red_team(
             audits that are missing; an audit runs again if the model, the data or a setting differ. Features of
             `Patches` are kept there too.
         data: What the data are called in the report.
+        model_name: What the model is called in messages. Defaults to its class.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -149,7 +151,7 @@ def red_team(
     if isinstance(X, Patches):
         if patches is not None:
             raise ValueError("X are patches already: leave out patches=")
-        given = inputs_of_patches(model, X, y, groups, features, transformer, output_dir)
+        given = inputs_of_patches(model, X, y, groups, features, transformer, output_dir, model_name)
     elif y is None:
         raise ValueError("y is missing: targets are only known of Patches")
     else:
@@ -160,7 +162,8 @@ def red_team(
             found = read_concepts(X, y, groups, features, msae, expected)
         given = dict(zip(("X", "y", "groups", "features", "space"), found, strict=True))
         given |= {"model": model, "patches": patches, "transformer": transformer}
-    subject = make_subject(**given, num_folds=num_folds, num_resamples=num_bootstrap, seed=seed, limits=limits)
+    given |= {"num_folds": num_folds, "num_resamples": num_bootstrap, "model_name": model_name}
+    subject = make_subject(**given, seed=seed, limits=limits)
     model = subject.model if isinstance(subject.model, FixedClassifier) else model
     key = _key(subject) if output_dir is not None else ""
     outcomes: dict[str, Outcome] = {}

@@ -50,6 +50,7 @@ class Subject:
         space: What the columns of X are, if they are concepts; see `ConceptSpace`.
         remarks: What was done to the data.
         ids: Names of the rows, None if they have none.
+        model_name: What messages call the model; its class by default.
     """
 
     model: Any
@@ -68,6 +69,12 @@ class Subject:
     space: ConceptSpace | None = None
     remarks: tuple[str, ...] = ()
     ids: tuple[str, ...] | None = None
+    model_name: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What messages call the model."""
+        return self.model_name or type(self.model).__name__
 
     @property
     def is_fixed(self) -> bool:
@@ -113,14 +120,21 @@ class Subject:
         try:
             fitted = model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places)
         except ValueError as error:
-            if y.shape[1] == 1:
-                raise
-            raise ValueError(
-                f"{type(model).__name__} does not fit {y.shape[1]} targets ({', '.join(self.targets)}): {error} "
-                "If it predicts one target, choose it (--targets P), or wrap the model in MultiOutputRegressor of "
-                "sklearn.multioutput"
-            ) from error
+            raise ValueError(self._why_it_does_not_fit(X, y, places, error)) from error
         return Fitted(fitted, columns, None, space, rows)
+
+    def _why_it_does_not_fit(self, X: np.ndarray, y: np.ndarray, places: Mapping, error: ValueError) -> str:
+        """Say whether several targets are one too many for the model, or what is wrong with one."""
+        try:
+            if y.shape[1] > 1:
+                clone(self.model).fit(X, y[:, 0], **places)
+                return (
+                    f"{self.called} does not fit {y.shape[1]} targets ({', '.join(self.targets)}), but one: {error} "
+                    "Choose one (--targets P), or wrap the model in MultiOutputRegressor of sklearn.multioutput"
+                )
+        except ValueError:
+            pass  # as with all targets
+        return f"{self.called} cannot be fitted to {len(X)} rows of {X.shape[1]} columns: {error}"
 
     @cached_property
     def fold_models(self) -> list[tuple[np.ndarray, np.ndarray, Fitted]]:
@@ -183,6 +197,7 @@ def make_subject(
     space: ConceptSpace | None = None,
     remarks: Sequence[str] = (),
     ids: Sequence[str] | None = None,
+    model_name: str | None = None,
 ) -> Subject:
     """Check the arguments of `red_team` and put them together.
 
@@ -195,8 +210,8 @@ def make_subject(
 
         if not (callable(model) or isinstance(model, LinearClassifier)):
             raise TypeError(
-                f"{type(model).__name__} has no fit and predict: pass a scikit-learn regressor or classifier, or a "
-                "classifier that as_classifier of hf_msae.bias takes"
+                f"{model_name or type(model).__name__} has no fit and predict: pass a scikit-learn regressor or "
+                "classifier, or a classifier that as_classifier of hf_msae.bias takes"
             )
         classes = np.unique(np.asarray(y))
         if isinstance(y, pd.Series) and isinstance(y.dtype, pd.CategoricalDtype):  # which says how they are numbered
@@ -210,7 +225,7 @@ def make_subject(
     n = len(X)
     if n < 4 * num_folds:
         raise ValueError(f"X has {n} rows, but {num_folds} folds need at least {4 * num_folds}")
-    refuse_not_finite("X", X)
+    refuse_not_finite("X", X, names)
     Y, targets, classes = read_targets(y, n, is_classifier(model))
     known, done = read_groups(groups, n)
     if patches is not None:
@@ -251,4 +266,5 @@ def make_subject(
         space,
         (*remarks, *done),
         None if ids is None else tuple(ids),
+        model_name,
     )

@@ -1,6 +1,7 @@
 """`hf-msae red-team`: what a run writes, that it is taken up again, and what is refused."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from hf_msae.cli.red_team import RedTeamArguments, main, open_patches, write
 from hf_msae.concepts import ConceptTable
 from hf_msae.hyperspectral import RedTeamReport, load_patches, make_patches
+from hf_msae.hyperspectral.models import make_model
 from tests.identity_msae import identity_msae
 
 
@@ -59,6 +61,17 @@ def test_what_python_offers_of_patches_the_command_does_too(fields, tmp_path, mo
     assert {"mask_means", "fields", "wavelength_unit", "unit", "invalid", "ground_truth"} < set(given)
     few = open_patches(RedTeamArguments("synthetic", "out", only=["7", "2"], num_fields=50))
     assert few.ids == ["2", "7"]
+
+
+def test_a_model_of_ones_own_is_named_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    (tmp_path / "own_soil_model.py").write_text(
+        "from sklearn.linear_model import Ridge\nchosen = Ridge(7)\ndef made():\n    return Ridge(8)\n"
+    )
+    file = tmp_path / "own_soil_model.py"
+    assert make_model(f"{file}:chosen").alpha == 7 and make_model(f"{file}:made").alpha == 8
+    monkeypatch.chdir(tmp_path)
+    assert make_model("own_soil_model.py:made").alpha == 8 == make_model("own_soil_model:made").alpha
 
 
 def test_remarks_are_printed(tmp_path, capsys, monkeypatch):
@@ -137,6 +150,10 @@ def test_the_hybrid_makes_its_own_features(fields, tmp_path):
     [
         (["--model", "forrest"], "forrest"),
         (["--model", "no_such_module:model"], "no_such_module"),
+        (["--model", "no_such_file.py:model"], "no_such_file.py"),
+        (["--model", "sys:maxsize"], "is a int"),
+        (["--model", "logistic"], "choose one of P, K, Mg, pH"),
+        (["--model", "logistic", "--targets", "K"], "K has 50 values"),
         (["--audits", "shortcut"], "shortcut"),
         (["--targets", "Zinc"], "Zinc"),
         (["--groups", "field"], "field"),

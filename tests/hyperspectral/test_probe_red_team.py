@@ -88,11 +88,23 @@ def test_pulls_are_tested_in_both_directions(shift):
     night, y = np.arange(ROWS) % 2, rng.uniform(size=ROWS) < 0.5
     X = 2 * y[:, None] + shift * night[:, None] + rng.normal(size=(ROWS, 1))
     subject = make_subject(LogisticRegression(), X, y, {"night": night}, num_folds=2)
-    table, (tested,) = pulls(subject)
+    table, (tested,), remarks = pulls(subject)
+    assert remarks == []
     (row,) = table.to_dict("records")
     assert np.sign(row["pull"]) == np.sign(shift) and ("Less" in tested.title) == (shift < 0)
     z = (abs(row["pull"]) - 0.05) / ((row["high"] - row["low"]) / 2 / norm.ppf(0.975))
     assert tested.p_value == pytest.approx(2 * norm.sf(z), rel=0.3)
+
+
+def test_groups_of_which_no_pull_is_measured_are_named():
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2 > 0
+    camera = np.where(np.arange(80) < 6, "old", np.where(np.arange(80) < 40, "new", "newest"))
+    subject = make_subject(MODEL, y[:, None] + rng.normal(size=(80, 2)), y, {"camera": camera, "row": np.arange(80)})
+    table, _, (of_camera, of_row) = pulls(subject)
+    assert set(table["grouping"]) == {"camera"} and set(table["group"]) == {"new", "newest"}
+    assert of_camera.startswith("camera:") and "for old," in of_camera and "8 rows" in of_camera
+    assert of_row.startswith("row:") and "any of its 80 groups" in of_row
 
 
 def test_groups_with_more_of_a_class_are_no_shortcut_for_it():

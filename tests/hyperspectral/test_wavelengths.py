@@ -84,11 +84,12 @@ def test_headers_say_their_unit(tmp_path):
 
 
 def test_haze_is_that_of_the_wavelengths():
-    flat = np.ones(3)
-    hazy = p.haze(flat, 0.1, None, wavelengths=np.array([462.0, 924, 2310])) - 0.9
-    assert hazy == pytest.approx(0.1 * np.array([1, 2**-1.3, 5**-1.3]))
+    spectrum = np.array([0.0, 0, 3])
+    share = 0.1 * np.array([1, 2**-1.3, 5**-1.3])
+    hazy = p.haze(spectrum, 0.1, None, wavelengths=np.array([462.0, 924, 2310]))
+    assert hazy == pytest.approx((1 - share) * spectrum + share)  # the mean is 1
     names = {attack.name: attack for attack in p.spectral_attacks(NM)}
-    assert names["haze"].spectral(flat, 0.1, None)[0] == pytest.approx(1)
+    assert names["haze"].spectral(np.ones(3), 0.1, None) == pytest.approx(1), "a flat spectrum stays"
     assert names["shift"].unit == "bands of 138 to 338 nm"
     assert p.unit_of_bands(HYPERVIEW_WAVELENGTHS) == "bands of 3.2 nm"
 
@@ -100,6 +101,7 @@ def test_without_wavelengths_haze_is_not_defined(are_known):
     inputs, attacks, remarks = _inputs(make_subject(Ridge(), X, y, features=features))
     units = {attack.name: attack.unit for attack in attacks}
     assert ("haze" in units) == are_known != (p.NO_HAZE in remarks)
+    assert any("2.0% of the light in the first band (462 nm)" in each for each in remarks) == are_known
     assert units["shift"] == ("bands of 12.3 nm" if are_known else "bands")
     assert (inputs.wavelengths is not None) == are_known
 
@@ -115,5 +117,14 @@ def test_attacks_on_patches_take_their_wavelengths_or_those_of_their_transformer
     if known_by == "nobody":
         assert remarks == [p.NO_HAZE] and units["shift"] == "bands"
     else:
-        assert remarks == [] and units["shift"] == "bands of 50 nm"
+        assert remarks == [p.about_haze(patches.wavelengths)] and units["shift"] == "bands of 50 nm"
         assert units["haze"] == "share of the light at 462 nm"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "shares"), [(900, 1700, ("0.8%", "0.4%")), (400, 2500, ("2.4%", "0.2%"))], ids=["swir", "soils"]
+)
+def test_the_report_says_what_haze_is_for_a_sensor(first, last, shares):
+    said = p.about_haze(np.linspace(first, last, 5))
+    assert f"{shares[0]} of the light in the first band ({first} nm)" in said
+    assert f"{shares[1]} in the last ({last} nm)" in said

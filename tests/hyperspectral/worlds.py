@@ -2,6 +2,11 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hf_msae.hyperspectral import red_team
 
 BANDS = 40
 WAVELENGTHS = np.linspace(462, 942, BANDS)
@@ -46,3 +51,16 @@ def spectra(fault=None, seed=0, n=200):
 def absorption(center, width):
     """A Gaussian over the wavelengths."""
     return np.exp(-0.5 * ((WAVELENGTHS - center) / width) ** 2)
+
+
+QUICK = {"num_folds": 4, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 4, "progress": False}
+MODEL = make_pipeline(StandardScaler(), Ridge(1.0))
+
+
+def audited(fault, *audits, seed=0, model=MODEL, n=200):
+    X, y, groups, table = spectra(fault, seed, n)
+    return red_team(model, X, y, groups, features=table, audits=audits, seed=seed, **QUICK)
+
+
+def of_kind(report, metric):
+    return [finding for finding in report.findings if finding.metric == metric]

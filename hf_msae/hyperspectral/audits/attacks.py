@@ -14,7 +14,7 @@ from ..patches import Pair
 from ..subject import Subject
 from .attribution_shift import attribution_shift
 from .outcome import Outcome, chance_score, interval, score_draws
-from .perturbations import DRIFT, NO_HAZE, SPATIAL, Attack, drifted, spectral_attacks, unit_of_bands
+from .perturbations import DRIFT, SPATIAL, Attack, about_haze, drifted, spectral_attacks, unit_of_bands
 
 NUM_ATTACKED = 60
 """Patches that are attacked; of rows without patches, up to 20 times as many."""
@@ -139,7 +139,7 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
     if on_patches:
         wavelengths = _wavelengths_of_patches(subject)
         inputs = Inputs(subject, np.sort(order[:number]), None, True, wavelengths)
-        return inputs, (*spectral_attacks(wavelengths), *SPATIAL), [NO_HAZE] if wavelengths is None else []
+        return inputs, (*spectral_attacks(wavelengths), *SPATIAL), [about_haze(wavelengths)]
     rows = np.sort(order[: ROWS_PER_PATCH * number])
     if subject.patches is not None:
         remarks = ["Patches were given without the transformer that turns them into X, so only X was attacked."]
@@ -149,8 +149,8 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
     if band.notna().all() and band.is_unique and len(band) > 4:
         places = np.argsort(band.to_numpy(), kind="stable")
         wavelengths = subject.features["wavelength"].to_numpy()[places]
-        if not np.isfinite(wavelengths).all():
-            wavelengths, remarks = None, [*remarks, NO_HAZE]
+        wavelengths = wavelengths if np.isfinite(wavelengths).all() else None
+        remarks.append(about_haze(wavelengths))
         return Inputs(subject, rows, places, False, wavelengths), spectral_attacks(wavelengths), remarks
     remarks.append("Columns of X are not one band each, so instead of physical attacks they get noise or are lost.")
     return Inputs(subject, rows, None, False), _column_attacks(subject), remarks

@@ -164,7 +164,7 @@ def _tree_values(
         remarks.append(f"TreeSHAP ({mode}) was off by up to {found.largest_gap:.2g} standard deviations.")
     depths = [name for name in fitted.model.get_params() if name.split("__")[-1] == "max_depth"]
     if not depths:
-        raise ValueError(f"{type(fitted.model).__name__} cannot be explained additively: {' '.join(remarks)}")
+        raise ValueError(f"{subject.called} cannot be explained additively: {' '.join(remarks)}")
     parameters = {n: v for n, v in fitted.model.get_params().items() if n.split("__")[-1] == "random_state"}
     parameters |= dict.fromkeys(depths, _MEND_DEPTH)
     shallow = subject.fit(fitted.rows, fitted.columns, **parameters)  # to what it knew: not to the rows explained

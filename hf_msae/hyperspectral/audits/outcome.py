@@ -132,6 +132,17 @@ def score_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray,
     return tuple(np.concatenate([each, each.mean(axis=-1, keepdims=True)], axis=-1) for each in (values, draws))
 
 
+def scores(subject: Subject, predictions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Compute how good predictions (n, t) of some rows are: t values, NaN where all are alike, and their mean."""
+    Y, found = subject.Y[rows], predictions[rows]
+    values = np.full(Y.shape[1], np.nan)
+    for target, y in enumerate(Y.T):
+        if np.ptp(y) > 0:
+            p = found[:, target]
+            values[target] = 1 - ((y - p) ** 2).mean() / y.var() if subject.classes is None else auroc(y > 0.5, p)
+    return np.append(values, values.mean())
+
+
 def score_name(subject: Subject) -> str:
     """Return what `score_draws` computes: "R2" or "AUROC"."""
     return "R2" if subject.classes is None else "AUROC"

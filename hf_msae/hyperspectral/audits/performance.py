@@ -10,6 +10,7 @@ import pandas as pd
 from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
 from ..subject import ALL, Subject
 from .distance import far_rows, unusual_rows
+from .extremes import FLAT, OUTLIER, UNSEEN, quantile_ratio, slopes, unknown_ends
 from .outcome import (
     RELATED,
     Outcome,
@@ -23,14 +24,10 @@ from .outcome import (
 )
 from .slices import FEWEST, slices
 
-OUTLIER = 2.0
-"""Standard deviations from the mean beyond which a target is an outlier."""
 NOTHING = 0.05
 """An R2 below this is no better than the mean."""
 _TOO_NARROW, _TOO_WIDE = (1.2, 1.35, 1.75), (0.85, 0.7, 0.4)  # limits of the calibration slope
 _NARROW = (0.6, 0.4)  # of the range ratio
-_UNSEEN = (0.7, 0.55, 0.4)  # of the response to outliers
-_FLAT = (0.5, 0.3, 0.1)  # of the response in the tails: of skewed targets a sound model has 0.6
 _UNUSUAL = (1.5, 2.5, 5.0)
 
 
@@ -97,7 +94,8 @@ def performance(subject: Subject) -> Outcome:
         is_followed = _follows(found) or (subject.classes is not None and useful[target])
         if is_followed:
             candidates += tests
-            remarks += [remark for remark in [_unsure(target, found)] if remark is not None]
+            if subject.classes is None and (parts := unknown_ends([each[1:] for each in found])):
+                remarks.append(f"Whether predictions of {target} follow {' and '.join(parts)} is not known.")
         if not useful[target]:
             kinds = "range, calibration, outliers" if subject.classes is None else "calibration"
             untested = "errors by group" if is_followed else f"{kinds} and errors by group"
@@ -139,7 +137,7 @@ def _target(
         var_y, var_p = yy - my**2, np.maximum(pp - mp**2, 0)
         covariance = yp - my * mp
         with np.errstate(all="ignore"):
-            inner, outer = _slopes(within, my - within, mp, *products)
+            inner, outer = slopes(within, my - within, mp, *products)
             ratio = (e_out / n_out) / ((e - e_out) / (1 - n_out))
             extreme, others = yp_out / y_out, (yp - yp_out) / (yy - y_out)
             return {
@@ -154,8 +152,8 @@ def _target(
                 "unreached_share": far_off,
                 "extrapolation_share": is_far,
                 "unusual_error_ratio": (e_odd / n_odd) / ((e - e_odd) / (1 - n_odd)),
-                "of outlier_response": _UNSEEN[0] * others - extreme,
-                "of tail_response": _FLAT[0] * inner - outer,
+                "of outlier_response": UNSEEN[0] * others - extreme,
+                "of tail_response": FLAT[0] * inner - outer,
             }
 
     values = {name: float(value[0]) for name, value in figures(columns.mean(axis=0)[None]).items()}
@@ -176,7 +174,7 @@ def _target(
     ]
     if subject.classes is not None:
         return records + _classified(subject, place, target), _calibration(subject, target, values, draws)
-    records.append((target, "range_ratio_q", *_quantile_ratio(y, p, subject.seed)))
+    records.append((target, "range_ratio_q", *quantile_ratio(y, p, subject.seed)))
     slope, width, r = values["calibration_slope"], values["range_ratio"], values["correlation"]
     narrow = (
         f"Predictions of {target} have {width:.2f} of the spread of the truth; calibrated ones with this correlation "
@@ -200,8 +198,8 @@ def _target(
         ("calibration_slope", f"Predictions of {target} are drawn to the mean", _TOO_NARROW, False, narrow, _STRETCH),
         ("calibration_slope", f"Predictions of {target} are too extreme", _TOO_WIDE, True, narrow, _SHRINK),
         ("range_ratio", f"Predictions of {target} lie in a narrow range", _NARROW, True, narrow, _STRETCH),
-        ("tail_response", f"Predictions of {target} stop answering at its ends", _FLAT, True, flat, _REACH),
-        ("outlier_response", f"Extreme values of {target} are not seen", _UNSEEN, True, extreme, _REACH),
+        ("tail_response", f"Predictions of {target} stop answering at its ends", FLAT, True, flat, _REACH),
+        ("outlier_response", f"Extreme values of {target} are not seen", UNSEEN, True, extreme, _REACH),
         ("unusual_error_ratio", f"{target} is predicted worse in unusual rows", _UNUSUAL, False, strange, _GUARD),
     ]
     tests = []
@@ -251,35 +249,6 @@ _GUARD = "Refuse or flag inputs that are far from the training data, and collect
 def _follows(records: list[tuple]) -> bool:
     """Say whether predictions are related to the truth at all, which R2 need not show if outliers ruin it."""
     return any(metric == "correlation" and low > RELATED for _, metric, _, low, _ in records)
-
-
-def _slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slopes of p on a and b by least squares, from their means and the means of aa, ab, bb, ap, bp."""
-    aa, ab, bb, ap, bp = products
-    aa, ab, bb, ap, bp = aa - a * a, ab - a * b, bb - b * b, ap - a * p, bp - b * p
-    determinant = aa * bb - ab * ab
-    return (ap * bb - bp * ab) / determinant, (bp * aa - ap * ab) / determinant
-
-
-def _unsure(target: str, records: list[tuple]) -> str | None:
-    """Say what nothing is known of, since rows are few or predictions weak: no finding is no all-clear there."""
-    far = f"values more than {OUTLIER:g} standard deviations from the mean"
-    wide = {"tail_response": ("the more extreme half of its values", _FLAT), "outlier_response": (far, _UNSEEN)}
-    unsure = [
-        f"{wide[metric][0]} ({low:.2g} to {high:.2g})"
-        for _, metric, _, low, high in records
-        if metric in wide and low < wide[metric][1][-1] and high > wide[metric][1][0]
-    ]
-    return f"Whether predictions of {target} follow {' and '.join(unsure)} is not known." if unsure else None
-
-
-def _quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:
-    def ratio(rows: np.ndarray | slice) -> np.ndarray:
-        of_p, of_y = (np.diff(np.quantile(each[rows], (0.05, 0.95), axis=-1), axis=0)[0] for each in (p, y))
-        return of_p / np.where(of_y > 0, of_y, np.nan)
-
-    rows = np.random.default_rng(seed).integers(len(y), size=(200, len(y)))
-    return float(ratio(slice(None))), *interval(ratio(rows))
 
 
 def _classified(subject: Subject, place: int, target: str) -> list[tuple]:

@@ -14,7 +14,8 @@ from ..patches import Pair
 SMALLEST = 5
 """Edge of the smallest crop in pixels: features of images need a few, and a field of less is none."""
 HAZY = 462.0
-"""Wavelength in nm, the first of the HYPERVIEW challenge, at which the share of light that haze adds is stated."""
+"""Wavelength in nm, the first of the HYPERVIEW challenge, at which the share of light that is haze is stated."""
+_ANGSTROM = 1.3
 Spectral = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 
@@ -90,19 +91,26 @@ def dropout(spectra: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def haze(spectra: np.ndarray, strength: float, rng: np.random.Generator, *, wavelengths: np.ndarray) -> np.ndarray:
-    """Mix in light that haze scatters, which falls along the spectrum as wavelength to the power -1.3.
+    """Put scattered light, of the mean level of the spectrum, in the place of a share of each band's light.
 
-    The exponent is that of Angstrom's law for usual aerosols. The strength is that at `HAZY`, so that the same haze is
-    weaker for a sensor of the infrared.
+        share = strength (wavelength / 462 nm)^-1.3
+
+    The exponent is that of Angstrom's law for usual aerosols. The strength is that at `HAZY` for all sensors, also for
+    those that do not see this wavelength: the same air then takes a smaller share of the light of an infrared camera.
 
     Args:
         spectra: Spectra (bands, ...).
-        strength: Share of the light.
+        strength: Share of the light at 462 nm.
         rng: Unused.
         wavelengths: Centers of the bands in nm (bands,).
     """
-    scattered = ((wavelengths / HAZY) ** -1.3).reshape(-1, *[1] * (spectra.ndim - 1))
-    return (1 - strength) * spectra + strength * _level(spectra) * scattered
+    share = hazy_share(strength, wavelengths).reshape(-1, *[1] * (spectra.ndim - 1))
+    return (1 - share) * spectra + share * _level(spectra)
+
+
+def hazy_share(strength: float, wavelengths: np.ndarray) -> np.ndarray:
+    """Return the share of the light that is haze at each wavelength in nm, 1 at most."""
+    return np.minimum(1.0, strength * (np.asarray(wavelengths, dtype=np.float64) / HAZY) ** -_ANGSTROM)
 
 
 def erode(patch: Pair, strength: float, rng: np.random.Generator) -> Pair:
@@ -144,6 +152,21 @@ NO_HAZE = (
 """Why one attack is missing."""
 
 
+def about_haze(wavelengths: np.ndarray | None) -> str:
+    """Return the remark on what haze is for this sensor, or why there is none."""
+    if wavelengths is None:
+        return NO_HAZE
+    first, last = hazy_share(_HAZE[1], wavelengths)[[0, -1]]
+    return (
+        f"Haze is stated at {HAZY:.0f} nm, and its share of the light falls with wavelength to the power "
+        f"-{_ANGSTROM}: what a model has to survive, {_HAZE[1]:.0%} there, is {first:.1%} of the light in the first "
+        f"band ({wavelengths[0]:.0f} nm) and {last:.1%} in the last ({wavelengths[-1]:.0f} nm)."
+    )
+
+
+_HAZE = (0.01, 0.02, 0.05, 0.1, 0.2)
+
+
 def spectral_attacks(wavelengths: np.ndarray | None) -> tuple[Attack, ...]:
     """Return what may happen to spectra.
 
@@ -161,7 +184,7 @@ def spectral_attacks(wavelengths: np.ndarray | None) -> tuple[Attack, ...]:
     if wavelengths is None:
         return found
     hazy = partial(haze, wavelengths=wavelengths)
-    return (*found, Attack("haze", f"share of the light at {HAZY:.0f} nm", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, hazy))
+    return (*found, Attack("haze", f"share of the light at {HAZY:.0f} nm", _HAZE, _HAZE[1], hazy))
 
 
 def unit_of_bands(wavelengths: np.ndarray | None) -> str:

@@ -20,7 +20,7 @@ _ADVICE = (
 )
 
 
-def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None]]:
+def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None], list[str]]:
     """Compare log-odds of rows of the same class in a group and outside of it.
 
     A classifier that reads the class alone says the same of rows of one class, whatever their group. The pull of a
@@ -28,10 +28,14 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None]]:
     the classes that have at least 8 rows in both, and divided by the difference that the class makes: 0 if the group
     does not matter, 1 if it matters as much as the class. (It compares scores of the same class, as equalized odds
     do: Hardt et al., "Equality of opportunity in supervised learning", NeurIPS 2016.)
+
+    Returns:
+        A row for each group and target, tests, and remarks on the groups of which no pull was measured.
     """
-    records, tests = [], []
+    records, tests, remarks = [], [], []
     for grouping, labels in subject.groups.items():
         names = np.unique(labels)
+        too_few: dict[str, int] = {}
         for place, target in enumerate(subject.targets):
             says = log_odds(np.clip(subject.predictions[:, place], _SUREST, 1 - _SUREST))
             classes = np.stack([subject.Y[:, place] < 0.5, subject.Y[:, place] > 0.5], axis=1)
@@ -40,6 +44,7 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None]]:
                 cells = np.concatenate([classes & inside[:, None], classes & ~inside[:, None]], axis=1)
                 enough = (cells.sum(axis=0) >= _FEWEST).reshape(2, 2).all(axis=0)
                 if not enough.any():
+                    too_few[str(name)] = too_few.get(str(name), 0) + 1
                     continue
                 columns = np.concatenate([cells, classes], axis=1)
                 columns = np.concatenate([columns, columns * says[:, None]], axis=1).astype(np.float64)
@@ -65,7 +70,21 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None]]:
                 tests.append(
                     candidate(*arguments, LIMITS, evidence, _ADVICE.format(grouping=grouping), two_sided=True)
                 )
-    return pd.DataFrame(records, columns=COLUMNS), tests
+        remarks += _not_measured(grouping, too_few, len(names) - (len(names) == 2), subject)
+    return pd.DataFrame(records, columns=COLUMNS), tests, remarks
+
+
+def _not_measured(grouping: str, too_few: dict[str, int], number: int, subject: Subject) -> list[str]:
+    """Say of which groups no pull was measured, for one class or more."""
+    if not too_few:
+        return []
+    first = ", ".join(list(too_few)[:3]) + ", ..." * (len(too_few) > 3)
+    which = f"any of its {number} groups" if len(too_few) == number > 1 else first
+    some = "" if min(too_few.values()) == len(subject.targets) else " and some of the classes"
+    return [
+        f"{grouping}: how far it pulls predictions was not measured for {which}{some}, since no class has at least "
+        f"{_FEWEST} rows both there and elsewhere."
+    ]
 
 
 def _pull(means: np.ndarray, enough: np.ndarray) -> np.ndarray:

@@ -7,6 +7,10 @@ For every grouping, the model is tested on groups that it has not seen, and on r
 Since the folds are equally large, it is not the smaller number of rows to learn from that costs R2. For classifiers,
 AUROC takes the place of R2, with limits half as large, and log-odds are taken relative to the share of the class among
 the rows that a model learned from.
+
+Intervals are over rows: the index is about the groups at hand. How far it hangs on any one of them is said beside it,
+by the index without each group. There is no interval over groups: of the three to ten that there usually are, the
+bootstrap has few different resamples, and repeats of one group make the variance of the target, and so R2, another.
 """
 
 from __future__ import annotations
@@ -18,17 +22,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ..._utils.wording import counted
 from ...statistics import candidate, log_odds, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
-from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, target_names
+from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, scores, target_names
 from .pulls import pulls
 
 LIMITS = (0.05, 0.15, 0.3)
 """Shortcut indices that are minor, moderate and severe."""
 COLUMNS = ["grouping", "groups", "target", "metric", "random", "left_out", "shortcut_index", "low", "high"]
+COLUMNS += ["least_without_one", "most_without_one"]
 COLUMNS += ["group_mean", "decoded", "decoded_low", "decoded_high", "chance", "extrapolation_share"]
 _MOST_FOLDS, _FEWEST_ROWS, _MOST_COMPONENTS = 10, 10, 30
+_MOST_LEFT_OUT = 50  # groups: one of more has little weight
+_FEWEST_OF_GROUP = 5  # rows, to learn from some and to read the group of the others
 _ALONE = 0.9  # of rows that are the only one of their group: leaving groups out is leaving rows out
 _ADVICE = (
     "Report the score with a {grouping} left out, since that is what a new one will see. Train on more of them, "
@@ -39,18 +47,20 @@ _ADVICE = (
 def shortcuts(subject: Subject) -> Outcome:
     """Compute the shortcut index of every grouping, with what may explain it.
 
-    Beside it: the score of predicting the mean of the group (how much the group alone tells of the target), the share
-    of rows whose group a linear classifier reads from what the model is given (in folds of rows), and the share of
-    left-out rows that are farther from the rows that were learned from than 95% of these are from each other. A model
-    that never saw a group cannot have learned to read it, so for classifiers the table `pulls` says what the model
-    that did see it makes of it.
+    Beside it: the smallest and the largest index if the rows of any one group are not counted; the score of predicting
+    the mean of the group (how much the group alone tells of the target); the share of rows whose group a linear
+    classifier reads from what the model is given (in folds of rows, among groups of at least 5 rows), and the share of
+    the most frequent of these groups; and the share of left-out rows that are farther from the rows that were learned
+    from than 95% of these are from each other. A model that never saw a group cannot have learned to read it, so for
+    classifiers the table `pulls` says what the model that did see it makes of it.
     """
     records, candidates, remarks = [], [], []
     if not subject.groups:
         remarks.append("No groups were given, so nothing is known of shortcuts: pass farms, instruments or dates.")
     tables = {}
     if subject.classes is not None:
-        tables["pulls"], candidates = pulls(subject)
+        tables["pulls"], candidates, more = pulls(subject)
+        remarks += more
     if subject.groups and subject.is_fixed:
         see = "" if subject.classes is None else ": see how far groups pull"
         remarks.append(f"The model is not fitted again, so no group was left out{see}.")
@@ -81,14 +91,16 @@ def shortcuts(subject: Subject) -> Outcome:
         random, unseen = (_comparable(subject, subject.predict_folds(folds), folds) for folds in (matched, left_out))
         values, draws = score_draws(subject, random, unseen, _group_means(subject, places))
         index, index_draws = values[0] - values[1], draws[0] - draws[1]
-        decoded, low, high = _decoded(subject, places)
-        chance = counts.max() / counts.sum()
+        decoded, low, high, chance = _decoded(subject, places)
+        if (small := int((counts < _FEWEST_OF_GROUP).sum())) or not np.isfinite(decoded):
+            remarks.append(_not_decoded(grouping, counts, small))
+        one_less = _without_one(subject, places, random, unseen)
         far = far_rows(subject.inputs, left_out).mean()
         related = is_related(subject, random) & (subject.classes is None)
         unknown = []
         for place, target in enumerate(target_names(subject)):
             ends = interval(index_draws[:, place])
-            found = (values[0, place], values[1, place], index[place], *ends, values[2, place])
+            found = (values[0, place], values[1, place], index[place], *ends, *one_less[:, place], values[2, place])
             records.append((grouping, len(names), target, score.lower(), *found, decoded, low, high, chance, far))
             if target == ALL:
                 continue
@@ -98,9 +110,10 @@ def shortcuts(subject: Subject) -> Outcome:
                 continue
             evidence = (
                 f"{score} of {target} is {values[0, place]:.2f} in random folds and {values[1, place]:.2f} with a "
-                f"{grouping} left out (folds of the same sizes; {len(names)} groups). The mean of the {grouping} "
-                f"alone reaches {values[2, place]:.2f}, and the {grouping} is read from X in {decoded:.1%} of rows "
-                f"(the most frequent one is {chance:.1%}); {far:.0%} of left-out rows lie outside the training data."
+                f"{grouping} left out (folds of the same sizes; {len(names)} groups). "
+                f"{_hangs_on(one_less[:, place], grouping)}The mean of the {grouping} alone reaches "
+                f"{values[2, place]:.2f}, {_read(decoded, chance, grouping)}{far:.0%} of left-out rows lie outside "
+                "the training data."
             )
             title = f"Predictions of {target} rest on the {grouping}"
             metric, advice = "shortcut_index", _ADVICE.format(grouping=grouping)
@@ -163,10 +176,53 @@ def _group_means(subject: Subject, places: np.ndarray) -> np.ndarray:
     return found
 
 
-def _decoded(subject: Subject, places: np.ndarray) -> tuple[float, float, float]:
-    """Return the share of rows whose group a linear classifier reads from X, and Wilson's interval."""
+def _without_one(subject: Subject, places: np.ndarray, random: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """Return the smallest and the largest index (2, t + 1) if any one of the largest groups does not count."""
+    found = []
+    for group in np.argsort(-np.bincount(places), kind="stable")[:_MOST_LEFT_OUT]:
+        rows = places != group
+        found.append(scores(subject, random, rows) - scores(subject, unseen, rows))
+    return np.stack([np.fmin.reduce(found), np.fmax.reduce(found)])
+
+
+def _hangs_on(ends: np.ndarray, grouping: str) -> str:
+    low, high = ends
+    return f"Without any one {grouping}, the index is {low:.2f} to {high:.2f}. " if np.isfinite(low) else ""
+
+
+def _read(decoded: float, chance: float, grouping: str) -> str:
+    """Say how well a group is read from X, if that is known."""
+    if not np.isfinite(decoded):
+        return "and "
+    return f"the {grouping} is read from X in {decoded:.1%} of rows (the most frequent one is {chance:.1%}), and "
+
+
+def _not_decoded(grouping: str, counts: np.ndarray, small: int) -> str:
+    """Say which groups are too small to be read."""
+    few = f"less than {_FEWEST_OF_GROUP} rows"
+    if len(counts) - small < 2:
+        have = f"{small} of {len(counts)} groups have" if small < len(counts) else f"all {small} groups have"
+        return f"{grouping}: whether it is read from X was not measured, since {have} {few}."
+    rows = int(counts[counts < _FEWEST_OF_GROUP].sum())
+    groups = counted(small, "group") + f" of {few} ({counted(rows, 'row')})"
+    return f"{grouping}: how well it is read from X was measured without {groups}."
+
+
+def _decoded(subject: Subject, places: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the share of rows whose group a linear classifier reads from X, Wilson's interval, and the largest share.
+
+    Of groups with fewer than 5 rows, most folds would leave one or none to learn from: their rows are left out. NaN if
+    there are not two other groups.
+    """
+    counts = np.bincount(places)
+    known = counts[places] >= _FEWEST_OF_GROUP
+    if (counts >= _FEWEST_OF_GROUP).sum() < 2:
+        return np.nan, np.nan, np.nan, np.nan
     right = np.zeros(len(places), dtype=bool)
     for train, test in splits(subject.folds):
+        train, test = train[known[train]], test[known[test]]
+        if not len(test):
+            continue
         if len(np.unique(places[train])) < 2:
             right[test] = places[test] == places[train][0]
             continue
@@ -176,5 +232,6 @@ def _decoded(subject: Subject, places: np.ndarray) -> tuple[float, float, float]
         )
         reader = make_pipeline(scale, LogisticRegression(max_iter=500))
         right[test] = reader.fit(subject.inputs[train], places[train]).predict(subject.inputs[test]) == places[test]
-    low, high = wilson_interval(right.sum(), len(right))
-    return float(right.mean()), float(low), float(high)
+    number, largest = int(known.sum()), int(counts.max())
+    low, high = wilson_interval(right.sum(), number)
+    return float(right.sum() / number), float(low), float(high), largest / number

@@ -1,0 +1,172 @@
+"""What is wrong with a patch is named with its file and field."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from hf_msae.hyperspectral import PatchError
+from hf_msae.hyperspectral.checks import says_outside
+from tests.hyperspectral.patch_files import change, load, of, same
+
+
+def damaged(**values):
+    """A change of patch 2 and the field that is named."""
+
+    def damage(folder):
+        content = of(folder)
+        return change(folder, **{name: value(content["data"], content["mask"]) for name, value in values.items()})
+
+    return damage
+
+
+def put(data, mask, value, bands=slice(None)):
+    """Values in the first two pixels of the field."""
+    data = data.astype(float) if isinstance(value, float) else data.copy()
+    inside = np.argwhere(~mask[0])[:2]
+    for y, x in inside:
+        data[bands, y, x] = value
+    return data
+
+
+DAMAGES = {
+    "missing bands": (
+        damaged(data=lambda data, mask: data[:149], mask=lambda data, mask: mask[:149]),
+        "data",
+        "149 bands",
+    ),
+    "bands last": (
+        damaged(data=lambda data, mask: np.moveaxis(data, 0, -1), mask=lambda data, mask: np.moveaxis(mask, 0, -1)),
+        "data",
+        "bands first",
+    ),
+    "an empty band": (
+        damaged(data=lambda data, mask: np.where(np.arange(150)[:, None, None] == 7, 0, data)),
+        "data",
+        "band 8",
+    ),
+    "no field": (damaged(mask=lambda data, mask: np.ones_like(mask)), "mask", "no pixel"),
+    "a mask of another shape": (damaged(mask=lambda data, mask: mask[:, 1:]), "mask", "shape"),
+    "a mask of other values": (damaged(mask=lambda data, mask: mask * 2), "mask", "2"),
+    "the field is zero": (
+        damaged(
+            data=lambda data, mask: np.where(np.indices(data.shape)[1] < 4, 0, data),
+            mask=lambda data, mask: np.indices(data.shape)[1] >= 4,
+        ),
+        "mask",
+        "inverted",
+    ),
+    "NaN": (damaged(data=lambda data, mask: put(data, mask, np.nan, 20)), "data", "2 of"),
+    "infinity": (damaged(data=lambda data, mask: put(data, mask, np.inf, 149)), "data", "band 150"),
+    "saturated by type": (damaged(data=lambda data, mask: put(data, mask, 2**15 - 1, 100)), "data", "saturated"),
+    "saturated by value": (
+        damaged(data=lambda data, mask: put(data, mask, 5000.0, slice(100, 120))),
+        "data",
+        "saturated",
+    ),
+    "a saturated band": (
+        damaged(data=lambda data, mask: np.where(np.arange(150)[:, None, None] == 140, 4095, data)),
+        "data",
+        "saturated",
+    ),
+    "percent": (damaged(data=lambda data, mask: data / 100), "data", "percent"),
+    "reflectance": (damaged(data=lambda data, mask: data / 10000), "data", "reflectance"),
+    "no pixels": (
+        damaged(data=lambda data, mask: data[:, :0], mask=lambda data, mask: mask[:, :0]),
+        "data",
+        "no pixels",
+    ),
+    "two dimensions": (damaged(data=lambda data, mask: data[0]), "data", "bands, h, w"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_files_are_named_or_left_out(copy, name):
+    damage, field, said = DAMAGES[name]
+    file = damage(copy)
+    with pytest.raises(PatchError, match=said) as error:
+        load(copy)
+    assert (error.value.file, error.value.field) == (str(file), field)
+    with pytest.warns(UserWarning, match="1 patch is left out"):
+        assert load(copy, invalid="drop").ids == ["0", "1", "3", "4"]
+
+
+def test_simple_patches_are_not_called_damaged(made):
+    spectrum = made.mean_spectra[0]
+    uniform = np.broadcast_to(spectrum[:, None, None], (150, 6, 6))
+    one_pixel = spectrum[:, None, None]
+    outside = np.zeros((6, 6), dtype=bool)
+    outside[:, 4:] = True
+    unknown = np.where(outside, np.nan, uniform)
+    found = load(
+        [(uniform, ~outside), (one_pixel, np.zeros((1, 1))), (unknown, outside)], wavelengths=made.wavelengths
+    )
+    assert np.allclose(found.mean_spectra, spectrum) and found.sizes["pixels"].tolist() == [12, 1, 24]
+
+
+def test_files_that_are_not_patches_are_named(copy):
+    file = copy / "train_data" / "2.npz"
+    np.savez(file, cube=1)
+    with pytest.raises(PatchError, match="cube") as error:
+        load(copy)
+    assert (error.value.file, error.value.field) == (str(file), "data")
+    file.write_bytes(b"nothing")
+    with pytest.raises(PatchError, match="npz") as error:
+        load(copy)
+    assert error.value.file == str(file)
+
+
+def test_inverted_masks_are_noticed_together(made):
+    fields = made[np.flatnonzero(made.edges > 11)]
+    ring = np.pad(np.ones((8, 8), dtype=bool), 4)
+    pairs = [(data[:, :16, :16], ring[: data.shape[1], : data.shape[2]]) for data, _ in fields]
+    with pytest.raises(PatchError, match="mask_means='inside'") as error:
+        load(pairs, wavelengths=made.wavelengths)
+    assert (error.value.file, error.value.field) == ("patch 0", "mask")
+    right = load(pairs, wavelengths=made.wavelengths, mask_means="inside")
+    assert right.sizes["pixels"].tolist() == [int(mask.sum()) for _, mask in pairs]
+    kept = load(pairs, wavelengths=made.wavelengths, mask_means="outside")
+    assert kept.sizes["pixels"].tolist() == [int((~mask).sum()) for _, mask in pairs]
+
+
+@pytest.mark.parametrize("outside", ["soil", "zeros", "nan"])
+@pytest.mark.parametrize("invalid", ["raise", "drop"])
+def test_inverted_masks_are_the_cause_of_what_is_wrong_with_the_first(made, outside, invalid):
+    value = {"soil": 1500, "zeros": 0, "nan": np.nan}[outside]
+    pairs = [(np.where(mask, value, data), ~mask) for data, mask in made]  # fields that fill their patch have none
+    options = {"wavelengths": made.wavelengths, "invalid": invalid}
+    with pytest.raises(PatchError, match="all 5 masks look inverted") as error:
+        load(pairs, **options)
+    assert (error.value.file, error.value.field) == ("patch 0", "mask")
+    middle, edge, whole = np.mean([says_outside(~mask) for _, mask in made], axis=0)
+    assert f"{middle:.0%} of the middle of a patch and {edge:.0%} of its edge" in str(error.value)
+    assert f"{whole:.0%} of all pixels" in str(error.value)
+    right = load(pairs, **options, mask_means="inside")
+    assert right.sizes["pixels"].tolist() == made.sizes["pixels"].tolist()
+
+
+def test_one_inverted_mask_is_named_alone(made):
+    pairs = [(np.where(mask, 0, data), mask) for data, mask in made]
+    place = int(np.argmax([mask.sum() for _, mask in pairs]))
+    pairs[place] = (pairs[place][0], ~pairs[place][1])
+    with pytest.raises(PatchError, match="0 everywhere") as error:
+        load(pairs, wavelengths=made.wavelengths)
+    assert (error.value.file, error.value.field) == (f"patch {place}", "mask")
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("reflectance", 10000), ("percent", 100)])
+def test_units_are_converted_when_named_and_refused_otherwise(made, unit, factor):
+    pairs = [(data / factor, mask) for data, mask in made]
+    assert same(load(pairs, wavelengths=made.wavelengths, unit=unit), made)
+    with pytest.raises(PatchError, match=f"unit='{unit}'") as error:
+        load(pairs, wavelengths=made.wavelengths)
+    assert (error.value.file, error.value.field) == ("patch 0", "data")
+    with pytest.raises(PatchError, match="digital numbers") as error:
+        load([*pairs[:3], made[3]], wavelengths=made.wavelengths, unit=unit)
+    assert error.value.file == "patch 3"
+
+
+def test_errors_survive_other_processes():
+
+    error = pickle.loads(pickle.dumps(PatchError("1.npz", "mask", "it is empty")))
+    assert (error.file, error.field, str(error)) == ("1.npz", "mask", "1.npz: mask: it is empty")

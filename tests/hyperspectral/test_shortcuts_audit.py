@@ -1,0 +1,119 @@
+"""Shortcuts: predictions that rest on a group are found, and what cannot be tested is said."""
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from hf_msae.hyperspectral import red_team
+from hf_msae.hyperspectral.audits.shortcuts import _without_one
+from hf_msae.hyperspectral.subject import make_subject
+from tests.hyperspectral.worlds import MODEL, QUICK, audited, of_kind, spectra
+
+
+def test_a_farm_that_tells_the_target_is_a_severe_shortcut():
+    found = audited("farm", "shortcuts", "performance")
+    first = found.findings[0]
+    assert (first.severity, first.metric, first.audit) == ("severe", "shortcut_index", "shortcuts")
+    assert "farm" in first.title and "K" in first.title + first.evidence
+    assert 0.3 < first.low < first.value < first.high
+    table = found.tables["shortcuts"].set_index("target")
+    assert 0.8 < table.loc["K", "random"] > 0.3 + table.loc["K", "left_out"]
+    assert table.loc["K", "group_mean"] > 0.7 and table.loc["pH", "group_mean"] < 0.1
+    assert 0.3 < table.loc["K", "least_without_one"] < table.loc["K", "shortcut_index"]
+    assert "Without any one farm, the index is" in first.evidence
+    assert table.loc["K", "decoded"] > 0.9 and table.loc["K", "chance"] < 0.4
+
+
+def test_nothing_rests_on_a_group_if_nothing_is_predicted():
+    rng = np.random.default_rng(0)
+    farms = np.repeat(["a", "b", "c"], 40)
+    y = np.repeat([0.0, 1.0, 2.0], 40) + rng.normal(size=120)  # without one farm, the mean of the others is far off
+    found = red_team(
+        DummyRegressor(), rng.normal(size=(120, 120)), y, {"farm": farms}, audits=["shortcuts", "pruning"], **QUICK
+    )
+    assert found.findings == () and found.tables["shortcuts"]["shortcut_index"].iloc[0] > 0.2
+    assert any("leaving a group out was not tested" in remark for remark in found.remarks)
+    assert any("few columns" in remark for remark in found.remarks)
+    assert found.num_tests == 0 and found.verdict().startswith("nothing could be tested of DummyRegressor")
+
+
+def test_groups_of_single_rows_are_remarked_on():
+    X, y, _, table = spectra(n=60)
+    hours = {"hour": np.arange(60).astype(str)}
+    found = red_team(MODEL, X, y, hours, features=table, audits=["shortcuts", "bands"], **QUICK)
+    assert [remark.split(":")[0] for remark in found.remarks if "60 groups of 60 rows" in remark] == ["hour", "hour"]
+    assert found.tables["shortcuts"].empty and "hour" not in set(found.tables["bands"]["name"])
+
+
+def test_a_group_is_found_behind_predictions_some_of_which_are_far_off():
+    rng = np.random.default_rng(0)
+    farm = rng.integers(5, size=300)
+    y = farm + 0.5 * rng.normal(size=300)
+    X = np.eye(5)[farm] + 0.1 * rng.normal(size=(300, 5))
+    X[::50] *= 10  # rows on which a linear model is far off: worse than the mean on the whole
+    found = red_team(LinearRegression(), X, y, {"farm": farm.astype(str)}, audits=["shortcuts"], **QUICK)
+    (row,) = found.tables["shortcuts"].to_dict("records")
+    assert row["random"] < 0 and of_kind(found, "shortcut_index"), "R2 is below 0, but predictions follow the farm"
+
+
+def test_a_grouping_of_one_group_is_named_as_people_write_it():
+    X = np.arange(20.0)[:, None]
+    found = red_team(Ridge(), X, X[:, 0], {"farm": np.repeat("north", 20)}, audits=["shortcuts"], **QUICK)
+    assert [remark for remark in found.remarks if "'north'" in remark and "str_" not in remark] == found.remarks
+    assert len(found.remarks) == 1 and found.verdict().startswith("nothing could be tested")
+
+
+def test_classifiers_are_red_teamed():
+    X, y, groups, table = spectra("farm")
+    labels = np.where(y["K"] > y["K"].median(), "rich", "poor")
+    found = red_team(
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        X,
+        labels,
+        groups,
+        features=table,
+        audits=["shortcuts", "performance"],
+        **QUICK,
+    )
+    (shortcut,) = of_kind(found, "shortcut_index")
+    assert shortcut.severity == "severe" and "rich" in shortcut.title
+    table = found.tables["performance"].set_index("metric")["value"]
+    assert table["auroc"] > 0.9 and 0.8 < table["accuracy"] <= 1 and "range_ratio" not in table
+
+
+@pytest.mark.filterwarnings("error")
+def test_groups_of_few_rows_are_not_read_and_that_is_said():
+    rng = np.random.default_rng(0)
+    pairs = np.arange(60) // 2
+    seen = rng.normal(size=(30, 3))[pairs]  # rows of a pair look alike, and have the same target
+    y = rng.normal(size=30)[pairs] + 0.1 * rng.normal(size=60)
+    sizes = np.concatenate([np.repeat(["a", "b"], 25), np.repeat([f"small {i}" for i in range(5)], 2)])
+    X = np.column_stack([seen + 0.05 * rng.normal(size=seen.shape), 5 * (sizes == "a"), 5 * (sizes == "b")])
+    groups = {"pair": pairs, "size": sizes}
+    found = red_team(KNeighborsRegressor(1), X, y, groups, audits=["shortcuts"], **QUICK)
+    (finding,) = [each for each in of_kind(found, "shortcut_index") if "pair" in each.title]
+    assert "read from X" not in finding.evidence and "nan" not in finding.evidence
+    table = found.tables["shortcuts"].set_index("grouping")
+    assert table.loc["pair", ["decoded", "decoded_low", "chance"]].isna().all()
+    assert table.loc["size", ["decoded", "chance"]].tolist() == [1, 0.5], "of the 50 rows of a and b"
+    remarks = {each.split(":")[0]: each for each in found.remarks if "read from X" in each}
+    assert "all 30 groups have" in remarks["pair"] and "without 5 groups" in remarks["size"]
+    assert "10 rows" in remarks["size"] and "nan%" not in found.to_html()
+
+
+def test_the_index_is_also_that_without_each_group():
+    rng = np.random.default_rng(0)
+    places = np.repeat([0, 1, 2], [20, 30, 10])
+    y = rng.normal(size=(60, 1))
+    subject = make_subject(LinearRegression(), rng.normal(size=(60, 2)), y)
+    random, unseen = y + 0.1 * rng.normal(size=y.shape), np.where(places[:, None] == 1, 0.0, y)
+    least, most = _without_one(subject, places, random, unseen)
+    kept = [places != group for group in range(3)]
+    indices = [r2_score(y[rows], random[rows]) - r2_score(y[rows], unseen[rows]) for rows in kept]
+    assert (least[0], most[0]) == (pytest.approx(min(indices)), pytest.approx(max(indices)))
+    assert np.argmin(indices) == 1 and min(indices) < 0 < 0.3 < max(indices), "all of it is of one group"
