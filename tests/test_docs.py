@@ -54,7 +54,8 @@ COMMANDS = [
 ]
 
 
-COMMANDS_OF_PAGES = ("name", "label", "explain", "search", "bias", "report", "push", "convert", "push-space", "red-team")
+COMMANDS_OF_PAGES = ("name", "label", "explain", "search", "bias", "report", "push", "convert", "push-space")
+COMMANDS_OF_PAGES += ("red-team",)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 UNVALIDATED = "(unvalidated)"
@@ -12,6 +13,16 @@ _SEPARATOR = " · "  # between a name and its number
 def counted(number: int, noun: str, nouns: str | None = None) -> str:
     """Return a number and a noun, with an s unless there is one of it, or in the plural that is given."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def joined(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence: "a", "a and b", or "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def mentions(text: str, name: str) -> bool:
+    """Say whether a name is in a text, as a word of its own."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def class_title(column: str, classes: Sequence[str], positive: str) -> str:

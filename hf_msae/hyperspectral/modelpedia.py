@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._utils.wording import mentions
 from ..statistics import Finding
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def concepts_of(finding: Finding) -> list[str]:
 def caveat_of(finding: Finding, remarks: Sequence[str], targets: Sequence[str]) -> str:
     """Return what limits a finding: the audit's own limits, and the remarks that speak of its targets or of none."""
     said = f"{finding.title} {finding.evidence}"
-    others = [name for name in targets if not _names(said, name)]
-    about = [each for each in remarks if not any(_names(each, name) for name in others)]
+    own = [name for name in targets if mentions(said, name)]
+    about = [
+        each
+        for each in remarks
+        if any(mentions(each, name) for name in own) or not any(mentions(each, name) for name in targets)
+    ]
     return " ".join([*filter(None, [_CAVEATS.get(finding.audit)]), _ROWS, *about])
-
-
-def _names(text: str, name: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def _key_metric(finding: Finding) -> str:

@@ -73,5 +73,7 @@ def make_model(name: str, seed: int = 0) -> Any:
     if hasattr(found, "fit") and not isinstance(found, type):
         return found
     if not callable(found):
-        raise ValueError(f"model {name!r} is a {type(found).__name__}: name a model, or a function that makes one")
+        raise ValueError(
+            f"model {name!r} is of type {type(found).__name__}: name a model, or a function that makes one"
+        )
     return found()

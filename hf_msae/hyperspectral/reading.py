@@ -24,6 +24,9 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
         raise ValueError(f"y has {len(values)} rows, but X has {n}")
     if classify:
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+        if values.ndim != 1:
+            among = f": choose one of {', '.join(names)}" if names else f", got an array of shape {values.shape}"
+            raise ValueError(f"y of a classifier must be one label per row{among}")
         if values.dtype.kind == "f":
             refuse_not_finite("y", values.reshape(n, -1), names)
             if (values % 1 == 0).all():
@@ -34,9 +37,6 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
                     f"{named} {number:,} values that are measured, and a classifier needs classes: pass a regressor, "
                     "or cut the values into classes"
                 )
-        if values.ndim != 1:
-            among = f": choose one of {', '.join(names)}" if names else f", got an array of shape {values.shape}"
-            raise ValueError(f"y of a classifier must be one label per row{among}")
         classes, places = np.unique(values, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y has only the class {str(classes[0])!r}: there is nothing to predict")

@@ -15,7 +15,7 @@ import yaml
 
 from .._utils.atomic import make_folder
 from .._utils.json_files import json_records, write_json, write_text
-from .._utils.wording import counted
+from .._utils.wording import counted, joined
 from ..statistics import SEVERITIES, Finding, Result
 
 if TYPE_CHECKING:
@@ -66,24 +66,22 @@ class RedTeamReport(Result):
 
     def _not_cleared(self) -> str:
         """Say for which targets no finding is no all-clear; nothing if there are none, or if that was not tested."""
-        from .audits.extremes import unknown_ends
-
-        if (table := self.tables.get("performance")) is None:
+        if "performance" not in self.tables:
             return ""
         weak, parts = self._not_predicted(), []
         if weak:
-            parts.append(f"{', '.join(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all")
-        figures = ["metric", "value", "low", "high"]
-        known = table.assign(**{name: table[name].astype(float) for name in figures[1:]})  # None, if read from JSON
-        unknown = [
-            str(target)
-            for target, rows in known.groupby("target", sort=False)
-            if target not in weak and unknown_ends(rows[figures].itertuples(index=False, name=None))
-        ]
-        if unknown:
-            whose = " and ".join([", ".join(unknown[:-1]), unknown[-1]] if len(unknown) > 1 else unknown)
-            parts.append(f"whether predictions of {whose} follow extreme values is not known")
+            parts.append(f"{joined(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all")
+        if unknown := list(self.unknown_ends()):
+            parts.append(f"whether predictions of {joined(unknown)} follow extreme values is not known")
         return ", and ".join(parts)
+
+    def unknown_ends(self) -> dict[str, list[str]]:
+        """Return the targets that are predicted, but of some extreme values of which nothing is known, and which."""
+        from .audits.extremes import unknown_ends
+
+        if (table := self.tables.get("performance")) is None:
+            return {}
+        return unknown_ends(table[~table["target"].isin(self._not_predicted())], self.findings)
 
     def _not_predicted(self) -> list[str]:
         """Return the targets of which neither R2 (or AUROC) nor the correlation is shown to be above nothing."""

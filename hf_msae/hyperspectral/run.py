@@ -9,6 +9,7 @@ import os
 import pickle
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,12 @@ def red_team(
         **limits,
     }
     remarks = [*subject.remarks, *(remark for outcome in outcomes.values() for remark in outcome.remarks)]
-    return RedTeamReport(confirmed(candidates, alpha), tables, remarks, about, len(candidates), alpha)
+    report = RedTeamReport(confirmed(candidates, alpha), tables, remarks, about, len(candidates), alpha)
+    unknown = [
+        f"Whether predictions of {target} follow {' and '.join(ends)} is not known."
+        for target, ends in report.unknown_ends().items()
+    ]
+    return replace(report, remarks=[*remarks, *unknown])
 
 
 def _name(model: Any) -> str:

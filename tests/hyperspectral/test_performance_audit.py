@@ -1,5 +1,7 @@
 """What the audit of performance names, and what it says that nothing is known of."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +12,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
+from hf_msae.hyperspectral.audits.extremes import unknown_ends
 from hf_msae.hyperspectral.audits.performance import performance
+from hf_msae.hyperspectral.modelpedia import caveat_of
 from hf_msae.hyperspectral.subject import make_subject
-from hf_msae.statistics import Finding
+from hf_msae.statistics import Finding, confirmed
 from tests.hyperspectral.worlds import MODEL, QUICK, audited, of_kind, spectra
 
 
@@ -47,7 +51,9 @@ def predicted(how, seed=0):
     subject.__dict__["predictions"] = (y.mean() + y.std() * how(z))[:, None]
     outcome = performance(subject)
     (tail,) = outcome.tables["performance"].query("metric == 'tail_response'").to_dict("records")
-    return tail, [each for each in outcome.candidates if each.metric == "tail_response"], outcome.remarks
+    tests = [each for each in outcome.candidates if each.metric == "tail_response"]
+    found = confirmed(outcome.candidates, 0.05)
+    return tail, tests, unknown_ends(outcome.tables["performance"], found)
 
 
 @pytest.mark.parametrize(("slope", "severity"), [(1, None), (0.2, "moderate"), (0, "severe")])
@@ -56,17 +62,31 @@ def test_the_response_in_the_tails_is_the_slope_beyond_the_median(slope, severit
         within = np.clip(z, *(np.median(np.abs(z)) * np.array([-1, 1])))
         return 0.8 * within + 0.8 * slope * (z - within)
 
-    tail, (tested,), remarks = predicted(bent)
+    tail, (tested,), unknown = predicted(bent)
     assert tail["value"] == pytest.approx(slope) and tested.severity == severity
-    assert (tested.p_value < 1e-9) == (severity is not None) and remarks == []
+    assert (tested.p_value < 1e-9) == (severity is not None) and unknown == {}
 
 
 def test_what_weak_predictions_cannot_tell_is_said():
     noise = np.random.default_rng(1).normal(size=300)
-    tail, (tested,), remarks = predicted(lambda z: 0.1 * z + 0.4 * noise)
+    tail, (tested,), unknown = predicted(lambda z: 0.1 * z + 0.4 * noise)
     assert tail["low"] < 0.1 < 0.5 < tail["high"] and tested.severity is None and tested.p_value > 0.05
-    (remark,) = [each for each in remarks if "not known" in each]
-    assert "of K" in remark and f"half of its values ({tail['low']:.2g} to {tail['high']:.2g})" in remark
+    half, far = unknown["K"]
+    assert half.endswith(f"half of its values ({tail['low']:.2g} to {tail['high']:.2g})") and "2 standard" in far
+
+
+def test_targets_that_are_not_predicted_share_a_remark():
+    X, y, groups, table = spectra("noise", n=60)
+    groups = {"farm": groups["farm"], "flight": np.arange(60) % 3}
+    found = red_team(MODEL, X, y, groups, features=table, audits=["shortcuts", "performance"], **QUICK)
+    assert [each.split(",")[0] for each in found.remarks] == [
+        "farm",
+        "K and pH are not shown to be predicted better than by their means",
+    ]
+    assert found.remarks[0].startswith("farm, flight: ") and "K and pH are not" in found.remarks[0]
+    finding = Finding("minor", "Band 3 tells of pH", "share", 0.2, 0.1, 0.3, "", "", 0.001, "bands")
+    assert found.remarks[1] in caveat_of(finding, found.remarks, ["K", "pH"])
+    assert "only K" not in caveat_of(finding, ["This is only K."], ["K", "pH"])
 
 
 def test_worse_predictions_of_unusual_rows_are_named():
@@ -109,16 +129,28 @@ def test_residuals_are_shown_for_as_many_parts_of_a_target_as_rows_allow(n, part
     assert part in panel.get_xlabel() and len(panel.patches) == number
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "is_known"),
-    [(0.5, 0.05, 0.9, False), (0.9, 0.8, 1.0, True), (np.nan, np.nan, np.nan, False)],
+UNSEEN = Finding(
+    "minor", "Extreme values of P are not seen", "outlier_response", 0.1, 0, 0.2, "As of K.", "", 0.01, "performance"
 )
-def test_a_verdict_names_targets_whose_ends_nothing_is_known_of(value, low, high, is_known):
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "found", "is_known"),
+    [
+        (0.5, 0.05, 0.9, (), False),
+        (0.2, -0.1, 0.54, (), False),  # low for sure, but not so sure that it is a finding among many tests
+        (0.2, -0.1, 0.54, (UNSEEN,), True),
+        (0.2, -0.1, 0.54, (replace(UNSEEN, evidence="Of the same kind: extreme values of Mg."),), False),
+        (0.9, 0.8, 1.0, (), True),
+        (np.nan, np.nan, np.nan, (), False),
+    ],
+)
+def test_a_verdict_names_targets_whose_ends_nothing_is_known_of(value, low, high, found, is_known):
     rows = [("K", "r2", 0.1, 0.05, 0.2), ("K", "rmse", 9.0, 8.0, 10.0), ("K", "tail_response", 0.9, 0.8, 1.0)]
     rows += [("K", "outlier_response", value, low, high)]
     rows += [("pH", "r2", 0.1, -0.05, 0.2), ("pH", "rmse", 9.0, 8.0, 10.0), ("pH", "tail_response", 0.5, -1.0, 2.0)]
     table = pd.DataFrame(rows, columns=["target", "metric", "value", "low", "high"])
     for each in (table, table.astype(object).where(table.notna(), None)):  # measured, and read again
-        verdict = RedTeamReport((), {"performance": each}, num_tests=17).verdict()
+        verdict = RedTeamReport(found, {"performance": each}, num_tests=17).verdict()
         assert ("of K follow extreme values is not known" in verdict) == (not is_known)
         assert "pH is not shown" in verdict and "nothing wrong" not in verdict

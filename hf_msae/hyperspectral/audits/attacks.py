@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from ..._utils.wording import joined
 from ...statistics import Finding, candidate, resampled_means
 from ..patches import Pair
 from ..subject import Subject
@@ -101,8 +102,8 @@ def attacks(subject: Subject) -> Outcome:
     is_shown = np.array([interval(each)[0] > chance_score(subject) for each in draws])
     useful = (clean.mean(axis=0) < spread**2) & is_shown
     if not useful.all():
-        names = ", ".join(name for name, each in zip(subject.targets, useful, strict=True) if not each)
-        remarks = [*remarks, f"Attacks were not tested where nothing is shown to be predicted: {names}."]
+        names = joined([name for name, each in zip(subject.targets, useful, strict=True) if not each])
+        remarks = [*remarks, f"Attacks were not tested of {names}, which the model is not shown to predict."]
     records, tests = [], []
     survived: dict[str, np.ndarray] = {}
     for attack in chosen:

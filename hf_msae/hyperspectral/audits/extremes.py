@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from ..._utils.wording import mentions
+from ...statistics import Finding
 from .outcome import interval
 from .slices import FEWEST
 
@@ -17,27 +20,31 @@ FLAT = (0.5, 0.3, 0.1)
 """Responses in the tails that are minor, moderate and severe: of skewed targets a sound model has 0.6."""
 
 
-def unknown_ends(found: Iterable[tuple[str, float, float, float]]) -> list[str]:
-    """Return which extreme values of a target nothing is known of, since rows are few or predictions weak.
+def unknown_ends(performance: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Return of which extreme values of each target nothing is known, since rows are few or predictions weak.
 
-    Those are values whose response may be severe or harmless, and those of which there are too few to say anything: no
-    finding is no all-clear there.
+    Those are values whose response may be as low as that of a severe finding and is no finding, and those of which
+    there are too few to say anything: no finding is no all-clear there.
 
     Args:
-        found: Figures of the target: metric, value, and the ends of its interval.
+        performance: The table of this name.
+        findings: Findings of the report.
     """
     far = f"values more than {OUTLIER:g} standard deviations from the mean"
     wide = {"tail_response": ("the more extreme half of its values", FLAT), "outlier_response": (far, UNSEEN)}
-    parts = []
-    for metric, value, low, high in found:
-        if metric not in wide:
+    found: dict[str, list[str]] = {}
+    for row in performance[performance["metric"].isin(list(wide))].itertuples():
+        same = [each for each in findings if each.metric == row.metric]
+        if any(mentions(f"{each.title} {each.evidence}", row.target) for each in same):
             continue
-        what, limits = wide[metric]
+        what, limits = wide[row.metric]
+        value, low, high = (np.nan if each is None else float(each) for each in (row.value, row.low, row.high))
         if not np.isfinite(value):
-            parts.append(f"{what} (less than {FEWEST} rows)" if metric == "outlier_response" else what)
-        elif low < limits[-1] and high > limits[0]:
-            parts.append(f"{what} ({low:.2g} to {high:.2g})")
-    return parts
+            why = f"less than {FEWEST} rows" if row.metric == "outlier_response" else "not defined"
+            found.setdefault(row.target, []).append(f"{what} ({why})")
+        elif low < limits[-1]:
+            found.setdefault(row.target, []).append(f"{what} ({low:.2g} to {high:.2g})")
+    return found
 
 
 def slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

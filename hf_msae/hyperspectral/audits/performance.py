@@ -7,10 +7,11 @@ import re
 import numpy as np
 import pandas as pd
 
+from ..._utils.wording import joined
 from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
 from ..subject import ALL, Subject
 from .distance import far_rows, unusual_rows
-from .extremes import FLAT, OUTLIER, UNSEEN, quantile_ratio, slopes, unknown_ends
+from .extremes import FLAT, OUTLIER, UNSEEN, quantile_ratio, slopes
 from .outcome import (
     RELATED,
     Outcome,
@@ -57,6 +58,7 @@ def performance(subject: Subject) -> Outcome:
     records: list[tuple] = []
     candidates: list[Finding | None] = []
     remarks: list[str] = []
+    not_tested: dict[str, list[str]] = {}
     useful = {}
     for place, target in enumerate(target_names(subject)):
         ends = interval(draws[0, :, place])
@@ -94,14 +96,16 @@ def performance(subject: Subject) -> Outcome:
         is_followed = _follows(found) or (subject.classes is not None and useful[target])
         if is_followed:
             candidates += tests
-            if subject.classes is None and (parts := unknown_ends([each[1:] for each in found])):
-                remarks.append(f"Whether predictions of {target} follow {' and '.join(parts)} is not known.")
         if not useful[target]:
             kinds = "range, calibration, outliers" if subject.classes is None else "calibration"
             untested = "errors by group" if is_followed else f"{kinds} and errors by group"
-            remarks.append(
-                f"{target} is not shown to be predicted better than by its mean, so its {untested} were not tested."
-            )
+            not_tested.setdefault(untested, []).append(target)
+    for untested, names in not_tested.items():
+        are, its, mean = ("is", "its", "its mean") if len(names) == 1 else ("are", "their", "their means")
+        remarks.append(
+            f"{joined(names)} {are} not shown to be predicted better than by {mean}, so {its} {untested} were not "
+            "tested."
+        )
     cut, tests = slices(subject, useful)
     table = pd.DataFrame(records, columns=["target", "metric", "value", "low", "high"])
     kept = [each for each in candidates + tests if each is not None]

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..._utils.wording import counted
+from ..._utils.wording import counted, joined
 from ...statistics import candidate, log_odds, wilson_interval
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
@@ -55,6 +55,7 @@ def shortcuts(subject: Subject) -> Outcome:
     classifiers the table `pulls` says what the model that did see it makes of it.
     """
     records, candidates, remarks = [], [], []
+    not_predicted: dict[tuple[str, ...], list[str]] = {}
     if not subject.groups:
         remarks.append("No groups were given, so nothing is known of shortcuts: pass farms, instruments or dates.")
     tables = {}
@@ -123,18 +124,15 @@ def shortcuts(subject: Subject) -> Outcome:
                 candidate("shortcuts", grouping, name, title, metric, index[place], draw, limits, evidence, advice)
             )
         if unknown:
-            which = "it" if len(unknown) == 1 else "them"
-            remarks.append(
-                f"{grouping}: in random folds as large as these groups, {_joined(unknown)} not shown to be predicted "
-                f"better than by the mean, so leaving a group out was not tested for {which}."
-            )
+            not_predicted.setdefault(tuple(unknown), []).append(grouping)
+    for names, groupings in not_predicted.items():
+        which = ("is", "it") if len(names) == 1 else ("are", "them")
+        remarks.append(
+            f"{', '.join(groupings)}: in random folds as large as these groups, {joined(names)} {which[0]} not shown "
+            f"to be predicted better than by the mean, so leaving a group out was not tested for {which[1]}."
+        )
     table = pd.DataFrame(records, columns=COLUMNS)
     return Outcome({"shortcuts": table, **tables}, [each for each in candidates if each is not None], remarks)
-
-
-def _joined(names: list[str]) -> str:
-    """Return names as the subject of a sentence."""
-    return f"{names[0]} is" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} are"
 
 
 def _comparable(subject: Subject, predictions: np.ndarray, folds: np.ndarray) -> np.ndarray:
