@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import atomic_path, check_writable, make_folder
+from .._utils.wording import counted
 from .checks import check_least
 
 if TYPE_CHECKING:
@@ -177,6 +178,7 @@ def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport
     with_features = takes_patches(model)
     features = "features of the model" if with_features else f"{args.features} features"
     targets = chosen("targets", patches.targets, args.targets)
+    left_out = f" ({counted(len(patches.dropped), 'invalid one')} left out)" if patches.dropped else ""
     return red_team(
         model,
         patches,
@@ -184,7 +186,7 @@ def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport
         groups,
         transformer=None if with_features else transformer,
         model_name=args.model,
-        data=f"{len(patches)} patches of {args.data}, {features}",
+        data=f"{len(patches):,} patches of {args.data}{left_out}, {features}",
         **options,
     )
 
@@ -212,7 +214,7 @@ def of_embeddings(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamRep
         msae=msae,
         expected=args.expected or None,
         model_name=args.model,
-        data=f"{len(embeddings)} embeddings of {args.data}, labels {args.label}",
+        data=f"{len(embeddings):,} embeddings of {args.data}, labels {args.label}",
         **options,
     )
 

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
+from .._utils.wording import joined
 from ..statistics import confirmed
 from .audits.attacks import attacks
 from .audits.attributions import attributions
@@ -195,11 +196,12 @@ def red_team(
     }
     remarks = [*subject.remarks, *(remark for outcome in outcomes.values() for remark in outcome.remarks)]
     report = RedTeamReport(confirmed(candidates, alpha), tables, remarks, about, len(candidates), alpha)
-    unknown = [
-        f"Whether predictions of {target} follow {' and '.join(ends)} is not known."
-        for target, ends in report.unknown_ends().items()
-    ]
-    return replace(report, remarks=[*remarks, *unknown])
+    unknown: dict[str, list[str]] = {}
+    for target, ends in report.unknown_ends().items():
+        unknown.setdefault(" and ".join(ends), []).append(target)
+    for ends, names in unknown.items():
+        remarks.append(f"Whether predictions of {joined(names)} follow {ends} is not known.")
+    return replace(report, remarks=remarks)
 
 
 def _name(model: Any) -> str:

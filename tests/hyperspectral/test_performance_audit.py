@@ -71,7 +71,7 @@ def test_what_weak_predictions_cannot_tell_is_said():
     noise = np.random.default_rng(1).normal(size=300)
     tail, (tested,), unknown = predicted(lambda z: 0.1 * z + 0.4 * noise)
     assert tail["low"] < 0.1 < 0.5 < tail["high"] and tested.severity is None and tested.p_value > 0.05
-    half, far = unknown["K"]
+    far, half = unknown["K"]
     assert half.endswith(f"half of its values ({tail['low']:.2g} to {tail['high']:.2g})") and "2 standard" in far
 
 
