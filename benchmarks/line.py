@@ -68,7 +68,9 @@ class Found:
     costs: dict[str, float]
 
 
-def run(world: World, seed: int, num_neurons: int, proposers: list[str], folder: Path) -> pd.DataFrame:
+def run(
+    world: World, seed: int, num_neurons: int, proposers: list[str], folder: Path, withheld_alone: bool = False
+) -> pd.DataFrame:
     """Label the same neurons by every method, and judge the labels.
 
     After `vocabulary`, `paper` makes as many proposals as score as many pictures.
@@ -84,6 +86,8 @@ def run(world: World, seed: int, num_neurons: int, proposers: list[str], folder:
     of = dict(zip(active.tolist(), best, strict=True))
     names = sorted({of[latent] for latent in known.tolist()})
     withheld = set(rng.choice(names, round(WITHHELD * len(names)), replace=False).tolist())
+    if withheld_alone:
+        latents = [latent for latent in latents if of[latent] in withheld]
     words = [concept for concept in world.truth.concepts if concept not in withheld]
     vocabulary = Vocabulary([*words, *(word for word in OTHERS if word not in world.truth.concepts)], world.templates)
     embeds = vocabulary.embed(model.backbone)
@@ -227,6 +231,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--proposers", nargs="+", default=["vocabulary", "paper", "open words"])
     parser.add_argument("--imagers", nargs="+", default=[*IMAGERS], choices=IMAGERS, help="of the clip art")
+    parser.add_argument("--withheld_alone", action="store_true", help="of these neurons, those of withheld meaning")
     parser.add_argument("--gemma", type=Path, default=Path("gemma"), help="folder of the GGUF file, for 'gemma'")
     parser.add_argument("--output", type=Path, required=True, help="folder of labels.parquet")
     args = parser.parse_args()
@@ -239,7 +244,7 @@ def main() -> None:
             world = MAKERS[name](seed)
             if name == "clipart":
                 world.imagers = {suffix: world.imagers[suffix] for suffix in map(IMAGERS.get, args.imagers)}
-            frames.append(run(world, seed, args.num_neurons, args.proposers, args.output))
+            frames.append(run(world, seed, args.num_neurons, args.proposers, args.output, args.withheld_alone))
             pd.concat(frames).to_parquet(args.output / "labels.parquet")
             print(table(pd.concat(frames)).to_string(index=False), flush=True)
     print(

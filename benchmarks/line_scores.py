@@ -1,6 +1,6 @@
 """Do hard negatives tell right labels from wrong ones, and what do SemanticLens' scores say of latents that are known?
 
-Takes the labels that `line.py` found, of all methods, and adds wrong ones: for 25 latents, the concept whose name is
+Takes the labels that `line.py` found, of all methods, and adds wrong ones: for 15 latents, the concept whose name is
 nearest to that of the best one, and on the scenes one that is too narrow ("red star" for "red"). Each label is scored
 by the AUC of 20 new pictures of it against control pictures: all of them (CoSy), the 100 without the label that show
 the concepts nearest to it in words, and the 100 without the label that the image-text model takes for it.
@@ -35,8 +35,8 @@ from hf_msae.neuron_labels.evaluation.hard_negatives import (
 from hf_msae.neuron_labels.evaluation.semanticlens import clarity, polysemanticity, redundancy
 from hf_msae.neuron_labels.words import unit_rows
 
-SHOWN, HARD, TOP, GOOD = 20, 100, 20, 0.9
-WRONG = 25
+SHOWN, HARD, TOP, GOOD, NUM_TRUTH = 20, 100, 20, 0.9, 1500
+WRONG = 15
 """Latents that are given wrong labels."""
 FIRST_SEED = 10**6  # far from those of searches
 SCORES = ("all controls", "near in words", "near in the model")
@@ -206,7 +206,7 @@ def main() -> None:
     scores, seen = [], []
     for name in args.worlds:
         for seed in args.seeds:
-            world, own = MAKERS[name](seed), found[(found["world"] == name) & (found["seed"] == seed)]
+            world, own = MAKERS[name](seed, NUM_TRUTH), found[(found["world"] == name) & (found["seed"] == seed)]
             imager = world.imagers["" if name == "scenes" else IMAGERS["all_authors"]]
             scores.append(judged(world, imager, own, seed))
             seen.append(lenses(world, sorted(set(own["latent"].tolist())), seed))

@@ -19,7 +19,7 @@ from hf_msae.scenes import load_scenes
 from hf_msae.scenes.world import sample_scene
 
 IMAGERS = {"other_authors": "", "all_authors": ", all authors", "composed": ", all authors, composed"}
-NUM_CONTROL, NUM_TRUTH, NUM_KNOWN_DRAWINGS = 1000, 3000, 1500
+NUM_CONTROL = 1000
 
 
 @dataclass
@@ -41,23 +41,23 @@ class World:
             return torch.cat([self.model.msae.encode(part)[:, latents] for part in embeddings.split(512)]).numpy()
 
 
-def scenes_world(seed: int) -> World:
+def scenes_world(seed: int, num_truth: int = 3000) -> World:
     """Scenes of other seeds for the control and for the truth; the imager renders scenes that are in neither."""
     model = VisionTextMSAE.from_pretrained("scenes-image")
-    control, known = load_scenes("test", NUM_CONTROL, seed=seed + 100), load_scenes("test", NUM_TRUTH, seed=seed + 200)
+    control, known = load_scenes("test", NUM_CONTROL, seed=seed + 100), load_scenes("test", num_truth, seed=seed + 200)
     of_control = SceneTruth([sample_scene("test", seed + 100, index) for index in range(NUM_CONTROL)])
-    truth = SceneTruth([sample_scene("test", seed + 200, index) for index in range(NUM_TRUTH)])
+    truth = SceneTruth([sample_scene("test", seed + 200, index) for index in range(num_truth)])
     templates = Vocabulary.of_scenes().templates
     embeds = model.image_embeds(known["image"], progress=False)
     imagers = {"": ScenesImager(seed)}
     return World("scenes", model, control["image"][:], of_control, imagers, truth, embeds, templates)
 
 
-def clipart_world(seed: int) -> World:
+def clipart_world(seed: int, num_truth: int = 1500) -> World:
     """Drawings of known authors for control and truth; imagers take other drawings, by their tags."""
     model = VisionTextMSAE.from_pretrained("clipart-image")
     train = load_clipart("train").shuffle(seed=seed)
-    end = NUM_CONTROL + NUM_KNOWN_DRAWINGS
+    end = NUM_CONTROL + num_truth
     control, known = train.select(range(NUM_CONTROL)), train.select(range(NUM_CONTROL, end))
     unseen = concatenate_datasets([load_clipart("validation"), load_clipart("test")])
     truth = WordTruth.from_tags(known["tags"][:], least=20)

@@ -249,8 +249,8 @@ def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) 
     if not proposer.is_language_model:
         print("No language model was asked: labels can only be words of the vocabulary")
     spent = found.spent
-    tokens = f"{spent['input_tokens']:,.0f} tokens of prompts and {spent['output_tokens']:,.0f} of answers"
-    print(
-        f"This run made {spent['images']:,.0f} pictures, with {spent['calls']:,.0f} calls ({tokens}), in "
-        f"{spent['seconds']:,.0f} s{f', at a cost of {cost:,.2f}' if (cost := spent['cost']) else ''}"
-    )
+    calls = f"{spent['calls']:,.0f} calls"
+    if spent["calls"]:
+        calls += f" ({spent['input_tokens']:,.0f} tokens of prompts and {spent['output_tokens']:,.0f} of answers)"
+    cost = f", at a cost of {spent['cost']:,.2f}" if spent["cost"] else ""
+    print(f"This run made {spent['images']:,.0f} pictures, with {calls}, in {spent['seconds']:,.0f} s{cost}")

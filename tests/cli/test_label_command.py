@@ -203,10 +203,11 @@ def failing_run(words, tmp_path, monkeypatch):
 def test_a_run_without_any_label_fails(failing_run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "checks.json").write_text("of an earlier run")
-    spent = asdict(Spent(calls=7, cost=2.5)) | {"seconds": 0}
+    spent = asdict(Spent(calls=7, input_tokens=1234, output_tokens=56, cost=2.5)) | {"seconds": 0}
     failing_run(lambda *args, **options: NeuronLabels((), spent, {"latent 3": "it is dead"}))
     printed = capsys.readouterr().out
     assert "latent 3: no label: it is dead" in printed and "cost of 2.50" in printed
+    assert "7 calls (1,234 tokens of prompts and 56 of answers)" in printed
     assert not (tmp_path / "out" / "checks.json").exists()
 
 

@@ -81,8 +81,8 @@ class LabelChecks(Result):
         """Say how many labels were checked, how they fit, and which measures pass the sanity tests on them."""
         checked = self.to_pandas()[self.labels["reason"].eq("").to_numpy()]
         if checked.empty:
-            reasons = ", ".join(dict.fromkeys(self.labels["reason"])) or "there are none"
-            return f"No label was checked on real pictures: {reasons}"
+            first, *others = dict.fromkeys(self.labels["reason"]) or ("there are none",)
+            return f"No label was checked on real pictures: {first}{', and other reasons' if others else ''}"
         means = ", ".join(f"{_WORDING[name]} {checked[name].mean():.2f}" for name in SHOWN)
         text = f"{len(checked)} of {len(self.labels)} labels were checked on real pictures; means: {means}"
         if self.sanity.empty:

@@ -57,7 +57,8 @@ def test_what_is_said_names_every_measure_and_the_chance_level(checks):
     for part in ("AUPRC 1.00", "correlation 0.9", "F1 1.00", "IoU 1.00", "60 of which", "0.20"):
         assert part in text
     assert "2 of 6 labels" in checks.verdict()
-    assert "No label" in check_labels([None], np.zeros((N, 1)), WordTruth(["a"], np.ones((N, 1), bool))).verdict()
+    none = check_labels([None, "zebra", None], np.zeros((N, 3)), WordTruth(["a"], np.ones((N, 1), bool)))
+    assert none.verdict().endswith(f"{none.labels['reason'][0]}, and other reasons") and "zebra" not in none.verdict()
 
 
 def test_checks_can_be_kept(checks, tmp_path):
