@@ -60,7 +60,7 @@ def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None =
                 handles.setdefault(figure_text(name, _LONGEST), bars)
                 bottom += heights
         left_out = 1 - rows["share"].sum()
-        note = f", {left_out:.0%} in columns without a wavelength" if left_out > 0.005 else ""
+        note = f", {left_out:.0%} without a wavelength" if left_out > 0.005 else ""
         whole = attributions.loc[attributions["target"] == target, "attribution"].sum()
         size = f"{whole:,.0f}" if whole >= 100 else f"{whole:.3g}"
         panel.set_title(f"{figure_text(target)}: 100% is a sum of mean |SHAP| of {size}{note}", loc="left")

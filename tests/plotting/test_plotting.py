@@ -21,6 +21,7 @@ from hf_msae.plotting import (
     save_figure,
 )
 from hf_msae.plotting.look import figure_text
+from hf_msae.plotting.spectra import plot_wavelengths
 from hf_msae.plotting.steering import plot_doses, plot_injection
 from hf_msae.steering.working import working_ranges
 
@@ -236,3 +237,18 @@ def test_bands_end_where_accuracies_do(names, least):
         (band,) = panel.collections
         heights = band.get_paths()[0].vertices[:, 1]
         assert (heights.min(), heights.max()) == (low, 1)
+
+
+def test_the_title_of_wavelengths_says_what_has_none_and_fits_into_the_figure():
+    rows = [
+        ("P2O5", "mean", 500.0, 0.6, 600.0),
+        ("P2O5", "mean", 510.0, 0.3, 300.0),
+        ("P2O5", "fft", np.nan, 0.1, 100.0),
+    ]
+    columns = ["target", "transformation", "wavelength", "share", "attribution"]
+    figure = plot_wavelengths(pd.DataFrame(rows, columns=columns))
+    figure.draw_without_rendering()
+    (title,) = (text for text in figure.axes[0].findobj(Text) if "P2O5" in text.get_text())
+    assert "1,000" in title.get_text() and "10%" in title.get_text()
+    assert title.get_window_extent().x1 <= figure.bbox.x1
+    assert [bar.get_height() for bar in figure.axes[0].patches if bar.get_height() > 2] == pytest.approx([60, 30])
