@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import mannwhitneyu
 
 from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments
@@ -97,6 +96,8 @@ def bias_report(
         chosen = np.unique([latent_of(key, n, concepts) for key in indices]).astype(np.int64)
     if not len(chosen):
         raise ValueError("there is no latent to test: choose at least one by name or number")
+
+    from scipy.stats import mannwhitneyu  # here, since it takes most of a second
 
     predictions = RowCollector(lambda batch: probabilities(ask, batch.embeddings))
     collectors = [ColumnCollector(chosen), FiringCollector(), predictions]

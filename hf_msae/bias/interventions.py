@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import norm
 from tqdm.auto import tqdm
 
 from ..concepts.table import ConceptTable, display_name, name_columns
@@ -234,6 +233,8 @@ _ADVICE = (
 
 
 def _p_values(z: np.ndarray) -> np.ndarray:
+    from scipy.stats import norm  # here, since it takes most of a second
+
     return 2 * norm.sf(np.abs(z))
 
 

@@ -89,9 +89,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_address(args.host, args.port)
         check_inputs(settings.embeddings)
         try:
-            from ..explorer.housekeeping import own_upload_folder
+            from ..explorer.housekeeping import gradio_without_stubs, own_upload_folder
 
             own_upload_folder()  # before gradio is imported
+            with gradio_without_stubs():
+                import gradio  # noqa: F401
             from ..explorer.app import build_demo, launch_options
             from ..explorer.page import check_mcp
         except ModuleNotFoundError as error:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import mannwhitneyu, rankdata
 
 from .._utils.fingerprint import model_fingerprint
 from ..statistics import auroc_interval, benjamini_hochberg
@@ -186,6 +185,8 @@ def _choose(
     second = others.argmax(axis=0)
     has_second = others[second, latents] >= 0
 
+    from scipy.stats import mannwhitneyu  # here, since it takes most of a second
+
     testing = testing[:, chosen]
     areas, positives, negatives = measured(truths[1], testing)
     p_value = np.ones(len(best))
@@ -209,6 +210,8 @@ def _choose(
 
 def _areas(truth: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return the areas under the ROC curve (labels, latents) of activations for labels, where these are known."""
+    from scipy.stats import rankdata  # here, since it takes most of a second
+
     areas = np.empty((len(truth), values.shape[1]))
     groups = defaultdict(list)
     for label, known in enumerate(truth >= 0):

@@ -1,33 +1,19 @@
 """One explorer and one server for all tests: the model that comes with the package, and a few scenes."""
 
-import inspect
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from hf_msae.explorer.housekeeping import gradio_without_stubs
 from tests.explorer.asking import launched
 from tests.explorer.browsing import SECONDS
 from tests.explorer.serving import QUIET_DEMO, serving
 
-
-def _import_gradio():
-    """Import gradio without a look at the source of each component, whose stub it would renew: that takes 1.6 s."""
-    getfile = inspect.getfile
-
-    def no_file_of_a_component(thing):
-        if str(getattr(thing, "__module__", "")).startswith("gradio."):
-            raise OSError
-        return getfile(thing)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspect, "getfile", no_file_of_a_component)
-        import gradio  # noqa: F401
-
-
 if find_spec("gradio") is not None:
-    _import_gradio()
+    with gradio_without_stubs():
+        import gradio  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import os
 import platform
 import subprocess
@@ -154,3 +155,11 @@ def test_the_server_keeps_its_heaps_small(monkeypatch, tmp_path):
             assert kept == [True]
 
     asyncio.run(serve())
+
+
+def test_gradio_is_imported_without_stubs_for_editors():
+    with housekeeping.gradio_without_stubs():
+        with pytest.raises(OSError):
+            inspect.getfile(gradio.Textbox)  # gradio asks for it first
+        assert inspect.getfile(housekeeping) == housekeeping.__file__
+    assert inspect.getfile(gradio.Textbox).endswith(".py")
