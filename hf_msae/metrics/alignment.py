@@ -52,7 +52,7 @@ class Neighborhood:
     """What CKNNA needs of one representation: computed once, it can be aligned with many others.
 
     Args:
-        x: float64 (N, d).
+        x: (N, d), or codes (N, n).
         k: Number of neighbors per sample.
     """
 
@@ -177,13 +177,19 @@ class CknnaAccumulator(SumAccumulator):
 
 
 def _inner_products(x: torch.Tensor) -> torch.Tensor:
-    """Return x x^T; codes in which few latents are active are multiplied as sparse rows, several times faster."""
+    """Return x x^T in float64; codes with few active latents are multiplied as sparse rows, several times faster."""
+    if x.device.type == "cpu":
+        active = (x != 0).numpy()
+        if _SPARSE_COST * (np.count_nonzero(active, axis=0).astype(float) ** 2).sum() < x.numel() * len(x):
+            places = np.flatnonzero(active)
+            values = x.reshape(-1)[torch.from_numpy(places)].double().numpy()
+            if np.isfinite(values).all():
+                starts = np.searchsorted(places, np.arange(len(x) + 1) * x.shape[1])
+                rows = csr_array((values, places % x.shape[1], starts), shape=x.shape)
+                return torch.from_numpy((rows @ rows.T).toarray())
+    x = as_matrix("x", x)
     if x.device.type != "cpu":
         return x @ x.T
-    active = np.count_nonzero(x.numpy(), axis=0).astype(float)
-    if _SPARSE_COST * (active**2).sum() < x.numel() * len(x):
-        rows = csr_array(x.numpy())
-        return torch.from_numpy((rows @ rows.T).toarray())
     products = x.new_empty(len(x), len(x))  # symmetric: little more than half of it is computed
     for start in range(0, len(x), _BLOCK):
         stop = start + _BLOCK

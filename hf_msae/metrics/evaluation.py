@@ -13,12 +13,11 @@ from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from .._utils.fingerprint import model_fingerprint
 from ..model.activations import FAMILIES
-from .accumulator import as_matrix
 from .alignment import CknnaAccumulator, Neighborhood, smallest_batch
 from .classification import ClassificationAccumulator, LinearClassifier, number_labels
 from .dictionary import decoder_orthogonality
 from .level import EvaluationBatch, LevelAccumulator
-from .levels import choose_levels, level_codes
+from .levels import choose_levels, decoded_levels
 from .measured_data import describe_embeddings
 from .reconstruction import ReconstructionAccumulator
 from .result import EvaluationResult
@@ -131,8 +130,7 @@ def evaluate_msae(
             code = model.full_code(x)
             if observe is not None:
                 observe(first_row, x, code)
-            for same, latents, entries in level_codes(code, sizes, model.config.soft_cap, of_dictionary):
-                reconstruction = model.decode(latents) if entries is None else model.decode_topk(*entries)
+            for same, latents, reconstruction in decoded_levels(model, code, sizes, of_dictionary):
                 part = accumulator(same[0])
                 part.update(batch, latents[:, : same[0]] if of_dictionary else latents, reconstruction)
                 for size in same:
@@ -254,4 +252,4 @@ def _cknna_pieces(x: torch.Tensor, size: int | None) -> list[tuple[slice, Neighb
     if size is None:
         return []
     pieces = [slice(start, start + size) for start in range(0, len(x) - size + 1, size)]
-    return [(piece, Neighborhood(as_matrix("embeddings", x[piece]))) for piece in pieces]
+    return [(piece, Neighborhood(x[piece])) for piece in pieces]

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from .accumulator import as_matrix
 from .alignment import CknnaAccumulator, Neighborhood
 from .classification import ClassificationAccumulator, LinearClassifier
 from .firing import SparsityAccumulator
@@ -79,7 +78,7 @@ class LevelAccumulator:
             self.monosemanticity.update(latents, batch.encoder_embeds, batch.first_row)
         for piece, neighbors in batch.pieces:
             for accumulator, other in ((self.cknna, latents), (self.cknna_reconstruction, reconstruction)):
-                accumulator.count(neighbors, Neighborhood(as_matrix("codes", other[piece])))
+                accumulator.count(neighbors, Neighborhood(other[piece]))
 
     def merge(self, other: LevelAccumulator) -> None:
         """Add everything `other` has counted."""

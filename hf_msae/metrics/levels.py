@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..model.activations import FAMILIES
+from ..model.checks import check_tensor
+from ..model.fused.compiled_entries import Workspace
+from ..model.fused.nested_pass import entries_for
 from ..model.nested_topk import soft_capped, top_activations
 
 if TYPE_CHECKING:
     from ..model.configuration_msae import MSAEConfig
+    from ..model.modeling_msae import MSAEModel
 
 
 def own_levels(config: MSAEConfig) -> tuple[list[int], bool]:
@@ -91,3 +96,44 @@ def level_codes(
             yield [k], torch.zeros_like(code).scatter_(1, entries[1], entries[0]), entries
     if len(partial) < len(sizes):
         yield sizes[len(partial) :], soft_capped(code, soft_cap), None
+
+
+@torch.no_grad()
+def decoded_levels(
+    model: MSAEModel, code: torch.Tensor, sizes: list[int], of_dictionary: bool = False
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Yield (levels, their code (B, n), its reconstruction (B, d) in raw space) as [`level_codes`] does.
+
+    On a CPU, a level of few entries more than the one before it is decoded as that one plus these entries, as in
+    training (`hf_msae/model/fused_nested_loss.py`). The tensor that holds the code is used again for the next level.
+
+    Raises:
+        ValueError: The code holds NaN or infinite values.
+    """
+    dictionary, cap = model.dictionary, model.config.soft_cap
+    plain = type(dictionary) in (torch.Tensor, torch.nn.Parameter)  # and not a part of a sharded model
+    if of_dictionary or not plain or code.device.type != "cpu" or code.dtype not in (torch.float32, torch.float64):
+        for same, latents, pairs in level_codes(code, sizes, cap, of_dictionary):
+            yield same, latents, model.decode(latents) if pairs is None else model.decode_topk(*pairs)
+        return
+    check_tensor(code, "latents", model.config)
+    latents = soft_capped(code, cap)
+    # Its own memory: what is done between two levels may use that of the training step.
+    with closing(entries_for(dictionary.to(code.dtype).contiguous(), len(code), Workspace())) as entries:
+        active = entries.rank(code, latents, sizes)
+        partial = [k for k in sizes if k < active.max()]
+        levels = [[k] for k in partial] + [sizes[len(partial) :]] * (len(partial) < len(sizes))
+        few = max(1.0, entries.sparse_share * code.shape[1])
+        ends = [0]
+        for same in levels:
+            if min(same[-1], active.mean()) - ends[-1] > few:
+                break
+            ends.append(same[-1])
+        chosen = torch.empty_like(code)
+        decoded = entries.rings(ends).decode() if len(ends) > 1 else []
+        for place, same in enumerate(levels):
+            kept = entries.top(same[0], chosen) if place < len(partial) else latents
+            if place < len(decoded):
+                yield same, kept, model.denormalize(decoded[place] + model.pre_bias)
+            else:
+                yield same, kept, model.decode(kept)

@@ -178,3 +178,21 @@ def test_processes_share_their_parts_of_a_batch(monkeypatch):
     mine.update(a[:40], b[:40])
     alone = mine.compute()
     assert mine.reduce(accelerator).compute() == alone  # the 30 rows are left out, as in a single process
+
+
+@pytest.mark.parametrize("rows", [17, 128, 300])
+def test_the_kernel_of_blocks_is_that_of_all_rows(rows):
+    x = torch.randn(rows, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(alignment.Neighborhood(x).kernel, x @ x.T, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.5])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_kernels_of_codes_are_float64_whatever_the_codes_are(share, dtype):
+    codes = torch.rand(40, 900, generator=torch.Generator().manual_seed(0))
+    codes = (codes * (codes < share)).to(dtype)
+    kernel = alignment.Neighborhood(codes).kernel
+    torch.testing.assert_close(kernel, codes.double() @ codes.double().T, rtol=1e-12, atol=1e-12)
+    codes[3, 5] = torch.nan
+    with pytest.raises(ValueError, match=r"row 3 .*NaN"):
+        alignment.Neighborhood(codes)

@@ -17,7 +17,8 @@ from hf_msae.metrics import (
     sparse_probing,
     sparse_probing_by_level,
 )
-from hf_msae.metrics.levels import describe_levels
+from hf_msae.metrics.levels import decoded_levels, describe_levels, level_codes
+from hf_msae.model.fused import nested_pass
 
 D, N = 6, 32
 WIDTHS = [4, 12, N]
@@ -51,6 +52,13 @@ def make_model(name, seed=0):
     if "batch" in name:
         model.activation_threshold.fill_(0.2)
     return model
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def entries(request, monkeypatch):
+    """Decode with the C functions, if there is a compiler, and without them."""
+    if request.param == "torch":
+        monkeypatch.setattr(nested_pass, "compiled_library", lambda: None)
 
 
 def make_data(rows=40, seed=1):
@@ -162,3 +170,38 @@ def test_probes_and_seeds_are_measured_on_prefixes_too():
     result = measure(model, x).with_levels(found, stable)
     assert result.by_width["4"]["sparse_probing"] == found[4] and result.by_k["32"]["seed_stability"] == stable[N]
     assert "first latents" in str(result).split("stability across seeds")[1]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"tied": True}, {"soft_cap": 0.5}, {"activation": "topk", "k": 20, "nesting_ks": [2, 20]}]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_levels_are_decoded_from_the_level_before(entries, settings, dtype):
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, **{"nesting_ks": [2, N], **settings})).to(dtype)
+    torch.nn.init.normal_(model.pre_bias)
+    with torch.no_grad():
+        code = model.full_code(torch.randn(7, D).to(dtype))
+    code[0], code[1, 3:9] = 0, 0.25  # a row without entries, and ties
+    sizes = [1, 2, 3, 5, 7, 11, 14, 15, N]  # few more than before, many more, and up to more than there are
+    expected = list(level_codes(code, sizes, model.config.soft_cap))
+    assert len(expected) > 4
+    for (same, latents, reconstruction), (levels, kept, _) in zip(
+        decoded_levels(model, code, sizes), expected, strict=True
+    ):
+        assert same == levels and torch.equal(latents, kept) and reconstruction.dtype == dtype
+        torch.testing.assert_close(reconstruction, model.decode(kept), rtol=1e-5, atol=1e-6)
+
+
+def test_a_code_of_zeros_has_one_level(entries):
+    model = make_model("msae")
+    ((same, latents, reconstruction),) = decoded_levels(model, torch.zeros(3, N), [2, 8, N])
+    assert same == [2, 8, N] and not latents.any()
+    torch.testing.assert_close(reconstruction, model.denormalize(model.pre_bias).expand(3, D))
+
+
+def test_a_code_that_is_not_finite_is_refused(entries):
+    code = torch.ones(3, N)
+    code[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="latents"):
+        next(decoded_levels(make_model("msae"), code, [2, N]))

@@ -70,7 +70,8 @@ class CompiledEntries:
     sparse_share = 1 / 5
     """A ring with fewer entries than this share of the latents is decoded faster entry by entry (measured)."""
 
-    def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor):
+    def __init__(self, library: ctypes.CDLL, dictionary: torch.Tensor, workspace: Workspace = WORKSPACE):
+        self._workspace = workspace
         self._library, self._threads = library, 1 if _forked else torch.get_num_threads()
         self.n, self.d = dictionary.shape
         self._width = slice_width(self.n, self.d, self._threads, library.cache_bytes() or _CACHE_BYTES)
@@ -79,13 +80,14 @@ class CompiledEntries:
     def rank(self, code: torch.Tensor, latents: torch.Tensor, ks: Sequence[int]) -> np.ndarray:
         """Rank the entries of a chunk by `code` `(rows, n)`, with values from `latents`; return entries per row."""
         self.rows, self._active = len(code), torch.empty(len(code), dtype=torch.int32, device="cpu")
-        borders, ranked = torch.tensor(ks, device="cpu"), WORKSPACE.take("ranked", *code.shape, dtype=torch.int32)
+        borders = torch.tensor(ks, device="cpu")
+        ranked = self._workspace.take("ranked", *code.shape, dtype=torch.int32)
         if self._call("rank_rows", code, self.rows, self.n, borders, len(ks), self._active, ranked):
             raise MemoryError("not enough memory to rank the activations of a batch")
         self._firsts = F.pad(self._active.cumsum(0), (1, 0))
         number = int(self._firsts[-1])
-        self._columns = WORKSPACE.take("columns", number, dtype=torch.int32)
-        self._values = WORKSPACE.take("values", number)
+        self._columns = self._workspace.take("columns", number, dtype=torch.int32)
+        self._values = self._workspace.take("values", number)
         self._call("pack_rows", latents, self.rows, self.n, self._firsts, ranked, self._columns, self._values)
         return self._active.numpy()
 
@@ -105,7 +107,7 @@ class CompiledEntries:
 
     def decode(self, starts: torch.Tensor) -> torch.Tensor:
         """Decode the rings that begin at `starts`; see [`CompiledRings`]."""
-        out = WORKSPACE.take("decoded", starts.shape[1] - 1, self.rows, self.d)
+        out = self._workspace.take("decoded", starts.shape[1] - 1, self.rows, self.d)
         self._look_up("decode", self._table, self.n, self._columns, self._values, starts, 0, out)
         return out
 
@@ -116,12 +118,12 @@ class CompiledEntries:
         rings, number = len(gradients), len(self._values)
         right = self._sliced("gradients", gradients)
         parts = min(self._threads, len(self._table), _MOST_PARTS)
-        sums = WORKSPACE.take("products", parts * number)
+        sums = self._workspace.take("products", parts * number)
         self._look_up("add_products", self._table, self.n, self._columns, sums, starts, right, of_code, parts)
 
         # The gradient of the dictionary is a sum too: in each of its rows, over the gradients where it was looked up.
-        places = WORKSPACE.take("places", number, dtype=torch.int32)
-        turned, spans = WORKSPACE.take("turned", number), torch.empty(self.n, 2, dtype=torch.int64, device="cpu")
+        places = self._workspace.take("places", number, dtype=torch.int32)
+        turned, spans = self._workspace.take("turned", number), torch.empty(self.n, 2, dtype=torch.int64, device="cpu")
         entries = (self.n, self._columns, self._values, starts, self.rows, rings)
         if self._call("turn_entries", *entries, places, turned, spans):
             raise MemoryError("not enough memory for the gradients of a batch")
@@ -131,7 +133,7 @@ class CompiledEntries:
         """Return `(rings, rows, d)` as slices `(slices, rows * rings, width)`, with zeros after the last column."""
         rings, rows, d = table.shape
         padded = F.pad(table, (0, -d % self._width)) if d % self._width else table
-        slices = WORKSPACE.take(name, -(-d // self._width), rows, rings, self._width)
+        slices = self._workspace.take(name, -(-d // self._width), rows, rings, self._width)
         slices.copy_(padded.view(rings, rows, -1, self._width).permute(2, 1, 0, 3))
         return slices.view(len(slices), rows * rings, self._width)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..nested_topk import NMSE_EPSILON, soft_capped
-from .compiled_entries import WORKSPACE, CompiledEntries
+from .compiled_entries import WORKSPACE, CompiledEntries, Workspace
 from .compiler import compiled_library
 from .torch_entries import TorchEntries
 
@@ -29,10 +29,15 @@ class NestedLoss:
     sparsity_coefficient: float = 0.0
 
 
-def entries_for(dictionary: torch.Tensor, rows: int) -> CompiledEntries | TorchEntries:
-    """Make the object that ranks and looks up the entries of chunks of at most `rows` codes."""
+def entries_for(
+    dictionary: torch.Tensor, rows: int, workspace: Workspace = WORKSPACE
+) -> CompiledEntries | TorchEntries:
+    """Make the object that ranks and looks up the entries of chunks of at most `rows` codes.
+
+    Tensors that it returns may lie in `workspace`, until the next chunk.
+    """
     library = compiled_library() if dictionary.dtype == torch.float32 else None
-    return CompiledEntries(library, dictionary) if library else TorchEntries(dictionary, rows)
+    return CompiledEntries(library, dictionary, workspace) if library else TorchEntries(dictionary, rows)
 
 
 class NestedPass:
