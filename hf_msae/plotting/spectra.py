@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-RANGES = (("visible", 380, 680), ("red edge", 680, 750), ("near-infrared", 750, 2500))
-"""Ranges of wavelengths in nm that plants and soils differ in; the red edge is that of green vegetation."""
-_SHADES = ("#f3f6fb", "#fbeeee", "#f4f4f4")
+RANGES = (
+    ("visible", 380, 680),
+    ("red edge", 680, 750),
+    ("near-infrared", 750, 1000),
+    ("shortwave infrared", 1000, 2500),
+)
+"""Ranges of wavelengths in nm, as sensors are named; the red edge is that of green vegetation."""
+_SHADES = ("#f3f6fb", "#fbeeee", "#f4f4f4", "#fbf6ec")
 _OTHERS = "0.7"
 _MOST_TRANSFORMATIONS = 6
 _LONGEST = 26
@@ -25,9 +30,9 @@ _LONGEST = 26
 def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> Figure:
     """Plot how much the predictions rest on each wavelength, stacked by transformation, a row for each target.
 
-    Shaded are the visible range, the red edge and the near-infrared; the line is the mean spectrum, without a scale.
-    The title has what 100% is. Columns without a wavelength, such as those of a Fourier transform, are only counted
-    there.
+    Shaded are the visible range, the red edge, the near and the shortwave infrared; the line is the mean spectrum,
+    without a scale. The title has what 100% is. Columns without a wavelength, such as those of a Fourier transform, are
+    only counted there.
 
     Args:
         attributions: The table of this name of a `RedTeamReport`.

@@ -8,7 +8,7 @@ import pytest
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.plotting.hyperspectral import plot_attacks, plot_shortcuts
-from hf_msae.plotting.spectra import plot_single_bands
+from hf_msae.plotting.spectra import plot_single_bands, plot_wavelengths
 from tests.hyperspectral.worlds import MODEL, QUICK, spectra
 
 
@@ -57,3 +57,9 @@ def test_pulls_of_groups_are_drawn_the_strongest_first():
         "star where night is False",
     ]
     assert panel.get_xlim()[0] < -0.9 and panel.get_xlim()[1] > 1
+
+
+def test_ranges_of_wavelengths_are_those_of_the_sensor():
+    bands = pd.DataFrame({"target": "N", "transformation": "mean", "wavelength": np.linspace(900, 1700, 9)})
+    panel = plot_wavelengths(bands.assign(attribution=1.0, share=1 / 9, band=range(9))).axes[0]
+    assert [text.get_text() for text in panel.texts] == ["near-infrared", "shortwave infrared"]

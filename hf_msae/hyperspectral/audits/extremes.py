@@ -40,7 +40,7 @@ def unknown_ends(performance: pd.DataFrame, findings: Sequence[Finding]) -> dict
         what, limits = wide[row.metric]
         value, low, high = (np.nan if each is None else float(each) for each in (row.value, row.low, row.high))
         if not np.isfinite(value):
-            why = f"less than {FEWEST} rows" if row.metric == "outlier_response" else "not defined"
+            why = f"fewer than {FEWEST} rows" if row.metric == "outlier_response" else "not defined"
             found.setdefault(row.target, []).append(f"{what} ({why})")
         elif low < limits[-1]:
             found.setdefault(row.target, []).append(f"{what} ({low:.2g} to {high:.2g})")

@@ -197,7 +197,7 @@ def _read(decoded: float, chance: float, grouping: str) -> str:
 
 def _not_decoded(grouping: str, counts: np.ndarray, small: int) -> str:
     """Say which groups are too small to be read."""
-    few = f"less than {_FEWEST_OF_GROUP} rows"
+    few = f"fewer than {_FEWEST_OF_GROUP} rows"
     if len(counts) - small < 2:
         have = f"{small} of {len(counts)} groups have" if small < len(counts) else f"all {small} groups have"
         return f"{grouping}: whether it is read from X was not measured, since {have} {few}."
