@@ -55,7 +55,24 @@ MEANINGS = {
 }
 """What each figure shows, in the order of the page."""
 
-
+FIGURES = {
+    "r2": "1 is perfect, 0 is predicting the mean",
+    "score": "squared error over that of predicting the mean, as in the HYPERVIEW challenge",
+    "rmse": "root mean squared error, in units of the target",
+    "mae": "mean absolute error, in units of the target",
+    "range_ratio": "spread of predictions over that of the truth",
+    "range_ratio_q": "range of predictions from the 5th to the 95th percentile, over that of the truth",
+    "calibration_slope": "rise of the truth for each unit of the prediction: above 1, predictions are too narrow",
+    "outlier_error_ratio": "squared error beyond 2 standard deviations from the mean, over that of other rows",
+    "outlier_response": "how far predictions follow these, over how far they follow others",
+    "tail_response": "rise of predictions in the more extreme half of the truth, over that in the other half",
+    "unreached_share": "true values beyond all predictions",
+    "extrapolation_share": "rows far from those learned from: 5% if nothing is special",
+    "unusual_error_ratio": "squared error of rows with the most unusual features, over that of others",
+    "auroc": "share of pairs, a row of the class and another, that are ranked rightly: 0.5 is chance",
+    "brier_skill": "1 is perfect, 0 is predicting the share of the class",
+}
+"""What the figures of the table `performance` are."""
 _MOST_CANCELLING = 12
 
 
@@ -70,7 +87,7 @@ def render_section(report: RedTeamReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figures"] = _figures
+    environment.filters |= {"figures": _figures, "hundredths": _hundredths}
     drawn = report.figures()
     figures = [(drawing(drawn[name], meaning), meaning) for name, meaning in MEANINGS.items() if name in drawn]
     performance: dict[str, dict[str, tuple[float, float, float]]] = {}
@@ -88,6 +105,7 @@ def render_section(report: RedTeamReport) -> str:
         tests=("all " if report.num_tests > 1 else "") + counted(report.num_tests, "test"),
         performance={metric: cells for metric, cells in performance.items() if cells},
         targets=targets,
+        meanings=FIGURES,
         shortcuts=_records(report.tables.get("shortcuts")),
         smallest=_records(report.tables.get("smallest")),
         cancelling=_cancelling(report.tables.get("attribution_groups")),
@@ -112,3 +130,8 @@ def _figures(value: float) -> str:
     if not np.isfinite(value):
         return "not defined"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _hundredths(value: float) -> str:
+    """Write a number with two decimals, and zero without a sign."""
+    return f"{round(value, 2) + 0.0:.2f}"

@@ -31,8 +31,8 @@ def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None =
     """Plot how much the predictions rest on each wavelength, stacked by transformation, a row for each target.
 
     Shaded are the visible range, the red edge, the near and the shortwave infrared; the line is the mean spectrum,
-    without a scale. The title has what 100% is. Columns without a wavelength, such as those of a Fourier transform, are
-    only counted there.
+    without a scale. The title has what 100% is. Columns without a wavelength, such as those of a Fourier transform,
+    are only counted there.
 
     Args:
         attributions: The table of this name of a `RedTeamReport`.

@@ -27,7 +27,7 @@ def test_the_page_holds_everything(report, tmp_path):
     page = path.read_text(encoding="utf-8")
     assert "<h3>K &amp; pH leak</h3>" in page and "It was &lt;b&gt;seen&lt;/b&gt;." in page
     assert "0.123 (0.1 to not defined) · p &lt; 0.001" in page or "0.123 (0.1 to not defined) · p < 0.001" in page
-    assert '<th scope="row">r2</th>' in page and "mae" not in page, "a row of dashes tells nothing"
+    assert '<th scope="row">r2<span class="quiet">1 is' in page and "mae" not in page, "a row of dashes tells nothing"
     assert "Nothing was attacked." in page and "hf-msae red-team fields" in page and "all 31 tests" in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert "<dt>severe finding</dt><dd>1</dd>" in page and "<dt>minor findings</dt><dd>0</dd>" in page
@@ -38,13 +38,13 @@ def test_the_page_holds_everything(report, tmp_path):
 def test_the_section_alone_is_readable_and_its_tables_scroll(report):
     shortcuts = pd.DataFrame([{"grouping": "farm", "target": "K", "metric": "r2", "random": 0.5, "left_out": -1.394}])
     shortcuts = shortcuts.assign(shortcut_index=1.894, low=None, high=2.0, group_mean=0.4, decoded=0.984)
-    shortcuts = shortcuts.assign(least_without_one=1.2, most_without_one=2.1)
+    shortcuts = shortcuts.assign(least_without_one=-0.001, most_without_one=2.1)
     one = RedTeamReport((), {**report.tables, "shortcuts": shortcuts}, num_tests=1)
     section = one.to_html()
     assert ".red-team .scroll { overflow-x: auto;" in section
     assert section.count("<table>") == section.count('<div class="scroll"') == 2
     assert "-1.39" in section and "nan to" not in section and "98%" in section
-    assert "1.20 to 2.10" in section and "Intervals are over rows" in section
+    assert ">0.00 to 2.10" in section and "Intervals are over rows" in section
     assert "corrected for 1 test (Holm)" in section and report.to_html().count("<table>") == 1
 
 
