@@ -105,6 +105,12 @@ def test_groups_of_which_no_pull_is_measured_are_named():
     assert set(table["grouping"]) == {"camera"} and set(table["group"]) == {"new", "newest"}
     assert of_camera.startswith("camera:") and "for old," in of_camera and "8 rows" in of_camera
     assert of_row.startswith("row:") and "any of its 80 groups" in of_row
+    shape = np.where(np.arange(80) % 20 < 3, "rare", np.where(y, "star", "none"))
+    subject = make_subject(
+        MODEL, rng.normal(size=(80, 2)), shape, {"hour": np.where(np.arange(80) < 12, "dawn", "day")}
+    )
+    table, _, (partly,) = pulls(subject)  # of the 12 rows at dawn, 7 are no stars
+    assert table["target"].tolist() == ["none", "rare"] and "for day (of some classes)," in partly
 
 
 def test_groups_with_more_of_a_class_are_no_shortcut_for_it():

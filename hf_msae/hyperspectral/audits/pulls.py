@@ -80,7 +80,7 @@ def _not_measured(grouping: str, too_few: dict[str, int], number: int, subject: 
         return []
     first = ", ".join(list(too_few)[:3]) + ", ..." * (len(too_few) > 3)
     which = f"any of its {number} groups" if len(too_few) == number > 1 else first
-    some = "" if min(too_few.values()) == len(subject.targets) else " and some of the classes"
+    some = "" if min(too_few.values()) == len(subject.targets) else " (of some classes)"
     return [
         f"{grouping}: how far it pulls predictions was not measured for {which}{some}, since no class has at least "
         f"{_FEWEST} rows both there and elsewhere."
