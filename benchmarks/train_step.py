@@ -16,7 +16,7 @@ fifth. All four compute gradients of the same parameters and step the same optim
 (normalizing the decoder's rows) is left out.
 
 On a processor without instructions for bfloat16, `--autocast` takes minutes: plain and naive multiply in bfloat16 all
-the same, fifty times slower than in float32, which MSAEModel takes instead.
+the same, thirty to forty times slower than in float32, which MSAEModel takes instead.
 """
 
 from __future__ import annotations
