@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparison import ALL, Variant, add_arguments, compare, open_data, run_reporting_errors
+from comparison import ALL, Variant, compare, run_reporting_errors
+from comparison_data import add_arguments, open_data
 from pareto import spread, write_markdown
 
 from hf_msae.metrics import progressive_ks

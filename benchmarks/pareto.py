@@ -31,17 +31,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparison import (
-    Data,
-    Variant,
-    add_arguments,
-    check_variants,
-    compare,
-    open_data,
-    run_reporting_errors,
-    subset,
-    untrained_names,
-)
+from comparison import Variant, check_variants, compare, run_reporting_errors, untrained_names
+from comparison_data import Data, add_arguments, open_data, subset
 
 from hf_msae.plotting import PALETTE, new_figure, save_figure
 

@@ -36,14 +36,13 @@ import torch
 from accelerate.utils import set_seed
 from comparison import (
     ALL,
-    Data,
     Variant,
     make_trainer,
     run_reporting_errors,
-    start_from_embeddings,
     true_names,
     write_json,
 )
+from comparison_data import Data, start_from_embeddings
 from transformers.utils.logging import disable_progress_bar
 from worlds import World, worlds_of
 

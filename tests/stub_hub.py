@@ -10,42 +10,15 @@ import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from http.server import ThreadingHTTPServer
 
-from tests.hub_faults import Fault, cut
+from tests.hub_faults import Fault, FaultyHandler
+from tests.hub_repository import Repo, entry, git_sha1, travels_apart
 
 USER, TOKEN = "tester", "hf_dummy"
 OTHER_TOKEN, READ_TOKEN = "hf_somebody_else", "hf_read_only"
 _USERS = {TOKEN: (USER, "write"), READ_TOKEN: (USER, "read"), OTHER_TOKEN: ("somebody", "write")}
 _KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
-# Smaller files travel within the commit, as on the Hub, unless they are of a kind that never does.
-_LFS_BYTES = 10_000
-_LFS_ENDINGS = (".safetensors", ".arrow", ".parquet", ".png")
-
-
-@dataclass
-class Repo:
-    """A repository: commit -> path -> content, and name (branch, tag or refs/pr/N) -> commit."""
-
-    private: bool = False
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    messages: list[str] = field(default_factory=list)
-    names: dict[str, str] = field(default_factory=dict)
-    variables: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, name: str, files: dict[str, bytes], message: str) -> str:
-        sha = hashlib.sha1(f"{len(self.commits)}{sorted(files)}{message}".encode()).hexdigest()
-        self.commits[sha], self.names[name] = files, sha
-        self.messages.append(message)
-        return sha
-
-    def sha(self, revision: str = "main") -> str:
-        return self.names.get(revision) or revision
-
-    def files(self, revision: str = "main") -> dict[str, bytes] | None:
-        return self.commits.get(self.sha(revision))
 
 
 class StubHub:
@@ -65,7 +38,7 @@ class StubHub:
         self.lock = threading.Lock()
 
         class Handler(_Handler):
-            hub = self
+            hub, routes = self, _ROUTES
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -95,77 +68,8 @@ class StubHub:
         }
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(FaultyHandler):
     hub: StubHub
-    protocol_version = "HTTP/1.1"
-    # An answer in several small packets waits 40 ms for the client's acknowledgement of the first.
-    disable_nagle_algorithm = True
-    wbufsize = 2**16
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on the terminal."""
-
-    def do_GET(self) -> None:
-        self._route("GET")
-
-    def do_HEAD(self) -> None:
-        self._route("HEAD")
-
-    def do_POST(self) -> None:
-        self._route("POST")
-
-    def do_PUT(self) -> None:
-        self._route("PUT")
-
-    def do_DELETE(self) -> None:
-        self._route("DELETE")
-
-    def _route(self, method: str) -> None:
-        address = urlsplit(self.path)
-        path = unquote(address.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        with self.hub.lock:
-            self.hub.requests.append(f"{method} {path}")
-            self.fault = next((fault for fault in self.hub.faults if fault.is_due(method, path)), None)
-        if self.fault is not None and self.fault.request_bytes is not None:
-            self.rfile.read(min(length, self.fault.request_bytes))
-            return self._cut()
-        self.body = self.rfile.read(length)
-        self.query = parse_qs(address.query)
-        if self.fault is not None and self.fault.action is not None:
-            self.fault.action()
-        if self.fault is not None and self.fault.status is not None:
-            return self._answer(self.fault.status, {"error": "ordered by the test"})
-        for of_method, pattern, action in _ROUTES:
-            # Before it is unquoted: the revision refs%2Fpr%2F1 is one part of the path.
-            if (found := re.fullmatch(pattern, address.path)) and method in of_method:
-                return action(self, **{name: each and unquote(each) for name, each in found.groupdict().items()})
-        self._answer(404, {"error": f"the stub has no {method} {path}"})
-
-    def _cut(self) -> None:
-        self.close_connection = True
-        self.wfile.flush()
-        cut(self.connection)
-
-    def _answer(self, status: int, content: object = None, headers: dict[str, str] | None = None) -> None:
-        if self.fault is not None and self.fault.then is not None:
-            self.fault.then()
-        if self.fault is not None and self.fault.lose_answer:
-            return self._cut()
-        body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.fault is not None and self.fault.response_bytes is not None:
-            self.wfile.write(body[: self.fault.response_bytes])
-            return self._cut()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _missing(self, what: str) -> None:
-        self._answer(404, {"error": what}, {"X-Error-Code": what, "X-Error-Message": what})
 
     @property
     def _user(self) -> tuple[str, str] | None:
@@ -220,9 +124,6 @@ class _Handler(BaseHTTPRequestHandler):
             repo.variables.pop(json.loads(self.body)["key"], None)
         self._answer(200, {key: {"value": value} for key, value in repo.variables.items()})
 
-    def _forbidden(self, why: str) -> None:
-        self._answer(403, {"error": why}, {"X-Error-Message": why})
-
     def branch(self, kind: str, name: str, revision: str) -> None:
         repo = self._repo(_KINDS[kind], name)
         if repo is None:
@@ -244,10 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
         there, files = repo.files(revision), []
         for file in json.loads(self.body)["files"]:
             path = file["path"]
-            large = file["size"] > _LFS_BYTES or path.endswith(_LFS_ENDINGS)
+            large = travels_apart(path, file["size"])
             entry = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
             if path in there:
-                entry["oid"] = hashlib.sha256(there[path]).hexdigest() if large else _git_sha1(there[path])
+                entry["oid"] = hashlib.sha256(there[path]).hexdigest() if large else git_sha1(there[path])
             files.append(entry)
         self._answer(200, {"files": files})
 
@@ -344,7 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             if rest and self.query.get("recursive", ["false"])[0].lower() != "true":
                 folders.add(prefix + head)
             else:
-                found.append(_entry(path, content))
+                found.append(entry(path, content))
         self._answer(200, found + [{"type": "directory", "path": each, "oid": "0", "size": 0} for each in folders])
 
     def resolve(self, kind: str | None, name: str, revision: str, file: str) -> None:
@@ -372,17 +273,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _prefix(kind: str) -> str:
     return "" if kind == "model" else f"{kind}s/"
-
-
-def _git_sha1(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def _entry(path: str, content: bytes) -> dict:
-    entry = {"type": "file", "path": path, "size": len(content), "oid": _git_sha1(content)}
-    if path.endswith(_LFS_ENDINGS) or len(content) > _LFS_BYTES:
-        entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-    return entry
 
 
 _API = r"/api/(?P<kind>models|datasets|spaces)/(?P<name>[^/]+/[^/]+)"

@@ -42,11 +42,12 @@ def check_values(frame: pd.DataFrame, path: str | os.PathLike) -> None:
 
     latents, is_integer = frame["latent"], (int, np.integer)
     kind = "the number of a latent, from 0 on, and that of no other row"
-    require([isinstance(each, is_integer) and 0 <= each < _MOST_LATENTS for each in latents], "latent", kind)
+    require([isinstance(each, is_integer) and 0 <= each < _MOST_LATENTS for each in latents.tolist()], "latent", kind)
     require(~latents.duplicated(), "latent", kind)
-    for column in frame.columns.intersection(_TEXTS):
-        require(frame[column].map(lambda each: isinstance(each, str)) | frame[column].isna(), column, "text")
-    for column in frame.columns.intersection(_NUMBERS):
+    for column in [each for each in frame.columns if each in _TEXTS]:
+        if not isinstance(frame[column].dtype, pd.StringDtype):
+            require(frame[column].map(lambda each: isinstance(each, str)) | frame[column].isna(), column, "text")
+    for column in [each for each in frame.columns if each in _NUMBERS]:
         if not pd.api.types.is_numeric_dtype(frame[column]):
             require(frame[column].isna(), column, "a number")
             frame[column] = np.nan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 MAX_Q = 0.05
@@ -35,16 +36,20 @@ def doubts(frame: pd.DataFrame, q: float = MAX_Q) -> pd.Series:
         "untested" without a q-value, "chance" if it is above `q`, "strength" if only the lower end of the AUROC's
         interval is below 0.9, or the agreement of a name from pictures below 0.4.
     """
-    found = pd.Series([None] * len(frame), frame.index, dtype=object)
-    for column in _BOUNDS:
-        if column in frame:
-            found[~(frame[column] >= MIN_AUROC)] = "strength"
-    if _BOUNDS[0] in frame and "agreement" in frame:
-        found[~(frame["agreement"] >= MIN_AGREEMENT) & frame[_BOUNDS[0]].notna()] = "strength"
-    q_values = frame["q_value"] if "q_value" in frame else pd.Series(float("nan"), frame.index)
+    found = np.full(len(frame), None, dtype=object)
+    bounds = {column: _numbers(frame, column) for column in _BOUNDS if column in frame}
+    for values in bounds.values():
+        found[~(values >= MIN_AUROC)] = "strength"
+    if _BOUNDS[0] in bounds and "agreement" in frame:
+        found[~(_numbers(frame, "agreement") >= MIN_AGREEMENT) & ~np.isnan(bounds[_BOUNDS[0]])] = "strength"
+    q_values = _numbers(frame, "q_value") if "q_value" in frame else np.full(len(frame), np.nan)
     found[q_values > q] = "chance"
-    found[q_values.isna()] = "untested"
-    return found
+    found[np.isnan(q_values)] = "untested"
+    return pd.Series(found, frame.index, dtype=object)
+
+
+def _numbers(frame: pd.DataFrame, column: str) -> np.ndarray:
+    return frame[column].to_numpy(np.float64, na_value=np.nan)
 
 
 def rule(frame: pd.DataFrame, q: float = MAX_Q) -> str:

@@ -7,6 +7,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .look import write_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -27,7 +29,7 @@ def drawing(figure: Figure, alt: str) -> Drawing:
     stored = io.BytesIO()
     # Without a salt the ids inside are random; without metadata the time of day is left out.
     with matplotlib.rc_context({"svg.hashsalt": "hf_msae"}):
-        figure.savefig(stored, format="svg", metadata={"Date": None, "Creator": None})
+        write_figure(figure, stored, "svg", metadata={"Date": None, "Creator": None})
     return Drawing(data_uri(stored.getvalue(), "image/svg+xml"), alt, round(figure.get_figwidth() * 80))
 
 

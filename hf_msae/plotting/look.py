@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -44,6 +44,7 @@ WIDTH = 3.15
 """Inches of a panel: two fit the text of a page, so that letters are printed in their size."""
 LETTER = 0.065
 """Inches of a letter of 8 points, on average."""
+_DRAWN_ONCE = ("png", "svg", "pdf", "jpg", "jpeg", "webp")
 
 
 def figure_text(text: str, most: int = 40) -> str:
@@ -189,5 +190,19 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     check_figure_path(path)
     make_folder(path.parent)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.removeprefix("."))
+        write_figure(figure, temporary, path.suffix.removeprefix("."))
     return path
+
+
+def write_figure(figure: Figure, file: str | os.PathLike | IO[bytes], kind: str, **options: Any) -> None:
+    """Write what `figure.savefig` writes, drawn once: it draws twice, first for a layout that drawing makes anyway."""
+    from matplotlib.backend_bases import get_registered_canvas_class
+
+    if kind not in _DRAWN_ONCE:
+        return figure.savefig(file, format=kind, **options)
+    canvas, dpi = figure.canvas, figure.dpi
+    try:
+        getattr(get_registered_canvas_class(kind)(figure), f"print_{kind}")(file, **options)
+    finally:
+        figure.set_canvas(canvas)
+        figure.dpi = dpi

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -61,6 +62,8 @@ def bootstrap_interval(
 
 
 _DRAWS_AT_ONCE = 2**18
+_DRAWS_KEPT = 2**21
+"""Draws that are kept for the next call with as many rows; those of eight calls take at most 32 MiB."""
 
 
 def resampled_means(values: np.ndarray, num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -114,13 +117,25 @@ def resampled_auroc(truth: np.ndarray, scores: np.ndarray, num_resamples: int = 
     return np.concatenate(found)
 
 
-def _resamples(n: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield how often each of n rows is drawn in each resample, (resamples, n), a batch at a time."""
+def _resamples(n: int, num_resamples: int, seed: int) -> Iterable[np.ndarray]:
+    """Return how often each of n rows is drawn in each resample, (resamples, n), a batch at a time."""
+    if n * num_resamples > _DRAWS_KEPT:
+        return _draw(n, num_resamples, seed)
+    return (counts.astype(np.intp) for counts in _kept_draws(n, num_resamples, seed))
+
+
+def _draw(n: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
     rng, at_once = np.random.default_rng(seed), max(1, _DRAWS_AT_ONCE // n)
     for start in range(0, num_resamples, at_once):  # counts from rng.multinomial would take several times as long
         resamples = min(at_once, num_resamples - start)
         rows = rng.integers(n, size=(resamples, n), dtype=np.int32) + n * np.arange(resamples)[:, None]
         yield np.bincount(rows.ravel(), minlength=resamples * n).reshape(resamples, n)
+
+
+@lru_cache(maxsize=8)
+def _kept_draws(n: int, num_resamples: int, seed: int) -> list[np.ndarray]:
+    """The same, kept: figures of the same rows, one after the other, are drawn alike, which takes most of the time."""
+    return [counts.astype(np.min_scalar_type(n)) for counts in _draw(n, num_resamples, seed)]
 
 
 def wilson_interval(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from ..statistics import draws_interval
@@ -31,15 +32,19 @@ def summarize(
         expected = _expected(of_task)
         chosen = of_task if metrics is None else of_task[of_task["metric"].isin(metrics)]
         chosen = chosen.dropna(subset=["value"]).astype(dict.fromkeys(("value", "low", "high"), float))
-        for (method, metric), each in chosen.groupby(["method", "metric"], sort=False):
-            by_seed = each.groupby("seed", sort=False)[["value", "low", "high"]].mean()
-            found = draws_interval(by_seed["value"], by_seed["low"], by_seed["high"], shared[task])
-            there = each.groupby("seed")["concept"].agg(set)
-            lacking = {seed: expected[metric] - there.get(seed, set()) for seed in seeds[task]}
-            spread = by_seed["value"].min(), by_seed["value"].max()
-            counts = len(by_seed), each["concept"].nunique()
+        cells = chosen.groupby(["method", "metric", "seed"], sort=False)
+        means, there = cells[["value", "low", "high"]].mean(), cells["concept"].agg(set)
+        found: dict[tuple[str, str], dict[int, tuple[np.ndarray, set[str]]]] = {}
+        for (method, metric, seed), figures, concepts in zip(means.index, means.to_numpy(), there, strict=True):
+            found.setdefault((method, metric), {})[seed] = figures, concepts
+        for (method, metric), by_seed in found.items():
+            values, lows, highs = np.transpose([figures for figures, _ in by_seed.values()])
+            concepts = {seed: concepts for seed, (_, concepts) in by_seed.items()}
+            lacking = {seed: expected[metric] - concepts.get(seed, set()) for seed in seeds[task]}
+            figures = (*draws_interval(values, lows, highs, shared[task]), values.min(), values.max())
+            counts = len(by_seed), len(set.union(*concepts.values()))
             missing = _missing(lacking, len(expected[metric]))
-            rows.append((task, method, metric, *map(float, found), *spread, *counts, missing))
+            rows.append((task, method, metric, *map(float, figures), *counts, missing))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -88,7 +88,8 @@ def test_what_is_not_defined_is_no_empty_table(data, tmp_path, capsys):
     assert "perfect steering on kind is not defined: label and bias of kind are not correlated" in printed
 
 
-def test_an_msae_is_compared(data, tmp_path, capsys):
+def test_an_msae_is_compared(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hf_msae.plotting.save_figure", lambda *given: None)
     identity_msae(12, [12]).save_pretrained(tmp_path / "msae")
     own = ["--data", str(data), "--concepts", "bias", "--target", "kind", "--bias", "bias", "--seeds", "0"]
     given = ["--methods", "lda", "msae", "--msae", str(tmp_path / "msae"), "--num_latents", "3", "--only_bias", "true"]

@@ -1,15 +1,19 @@
 """One explorer and one server for all tests: the model that comes with the package, and a few scenes."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
 from hf_msae.explorer.housekeeping import gradio_without_stubs
 from tests.explorer.asking import launched
 from tests.explorer.browsing import SECONDS
 from tests.explorer.serving import QUIET_DEMO, serving
+
+MARKUP = "<i>lda</i>"  # the name of a method
 
 if find_spec("gradio") is not None:
     with gradio_without_stubs():
@@ -56,6 +60,55 @@ def uploads(tmp_path_factory):
 def demo(explorer, uploads):
     """A page in this process; to build and launch one takes seconds."""
     with launched(explorer) as demo:
+        yield demo
+
+
+@pytest.fixture(scope="session")
+def star(explorer):
+    """Which pictures of the collection have a star."""
+    return np.array(explorer.images["star"])
+
+
+@pytest.fixture(scope="session")
+def fitted(explorer, star):
+    """Method -> an edit of stars, as if fitted to embeddings that `hf-msae extract` wrote."""
+    from hf_msae.steering import METHODS
+
+    def fitted(method, **options):
+        edit = METHODS[method](**options).fit(explorer.embeddings[:], star)
+        edit.provenance |= {**explorer.model.backbone.provenance(), "hook_point": "image_embeds"}
+        return edit
+
+    return fitted
+
+
+@pytest.fixture(scope="session")
+def swordbench(tmp_path_factory):
+    """The result of a run with two tasks, of which one has no exact pairs."""
+    from hf_msae.steering import METHODS, gaussian_task, run_swordbench
+
+    task = gaussian_task(num_rows=400, width=12, num_concepts=3)
+    without = replace(task, name="no pairs", counterfactuals=None)
+    methods = {"mean_difference": METHODS["mean_difference"](), MARKUP: METHODS["lda"]()}
+    return run_swordbench([task, without], methods, tmp_path_factory.mktemp("run"), seeds=(0,), progress=False)
+
+
+@pytest.fixture(scope="session")
+def steered(explorer, fitted, swordbench):
+    """The explorer with edits and with the results of SwordBench."""
+    from hf_msae.explorer import Explorer
+
+    edits = {
+        **{"star": fitted("leace"), "reactive": fitted("reactive_pattern")},
+        "code": fitted("msae", msae="scenes-image"),
+    }
+    parts = explorer.model, explorer.images, explorer.embeddings[:]
+    return Explorer(*parts, edits=edits, swordbench=swordbench)
+
+
+@pytest.fixture(scope="session")
+def steered_demo(steered, uploads):
+    with launched(steered) as demo:
         yield demo
 
 

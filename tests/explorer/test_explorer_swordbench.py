@@ -11,69 +11,50 @@ pytest.importorskip("gradio")
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.tabs.swordbench import view
 from hf_msae.explorer.tabs.swordbench.answer import found_on, methods_of, numbers
-from hf_msae.steering import METHODS, gaussian_task, run_swordbench
-from tests.explorer.asking import address, ask, launched
-
-METHOD = "<i>lda</i>"
+from tests.explorer.asking import address, ask
+from tests.explorer.conftest import MARKUP
 
 
-@pytest.fixture(scope="module")
-def result(tmp_path_factory):
-    task = gaussian_task(num_rows=400, width=12, num_concepts=3)
-    without = replace(task, name="no pairs", counterfactuals=None)
-    methods = {"mean_difference": METHODS["mean_difference"](), METHOD: METHODS["lda"]()}
-    return run_swordbench([task, without], methods, tmp_path_factory.mktemp("run"), seeds=(0,), progress=False)
-
-
-@pytest.fixture(scope="module")
-def benched(explorer, result):
-    """The explorer with results."""
-    return Explorer(explorer.model, explorer.images, explorer.embeddings[:], swordbench=result)
-
-
-def test_a_task_has_ranks_figures_and_what_is_not_defined(benched, result):
-    found = found_on(benched, "no pairs")
-    ranking = result.of_task("no pairs").ranking()
-    assert [(row["rank"], row["method"]) for row in found.rows] == list(
-        ranking[["rank", "method"]].itertuples(index=False)
-    )
+def test_a_task_has_ranks_figures_and_what_is_not_defined(steered, swordbench):
+    found = found_on(steered, "no pairs")
+    ranking = swordbench.of_task("no pairs").ranking()
+    assert [[row["rank"], row["method"]] for row in found.rows] == ranking[["rank", "method"]].to_numpy().tolist()
     html = view.html.page(found)
     assert html.count("data:image/svg+xml") == 3 and "<i>" not in html and "&lt;i&gt;lda" in html
     assert {each["metric"] for each in found.undefined} >= {"exactness"} and "has no exact pairs" in html
-    assert found.verdict == result.of_task("no pairs").verdict() and "gaussian" not in html
-    assert "rank, at equal doses" in html and len(found_on(benched, "gaussian").figures) == 4
-    assert "exact pairs" not in view.html.page(found_on(benched, "gaussian"))
+    assert found.verdict == swordbench.of_task("no pairs").verdict() and "gaussian" not in html
+    assert "rank, at equal doses" in html and len(found_on(steered, "gaussian").figures) == 4
+    assert "exact pairs" not in view.html.page(found_on(steered, "gaussian"))
 
 
-def test_figures_are_drawn_once_and_the_heat_map_is_of_the_method_asked_for(benched):
-    best, other = methods_of(benched, "gaussian")
-    assert found_on(benched, "gaussian") is found_on(benched, "gaussian", best) is found_on(benched, "gaussian", "")
-    second = found_on(benched, "gaussian", other)
-    (heat, said), (heat_of_best, said_of_best) = second.figures[-1], found_on(benched, "gaussian").figures[-1]
+def test_figures_are_drawn_once_and_the_heat_map_is_of_the_method_asked_for(steered):
+    best, other = methods_of(steered, "gaussian")
+    assert found_on(steered, "gaussian") is found_on(steered, "gaussian", best) is found_on(steered, "gaussian", "")
+    second = found_on(steered, "gaussian", other)
+    (heat, said), (heat_of_best, said_of_best) = second.figures[-1], found_on(steered, "gaussian").figures[-1]
     assert heat.source != heat_of_best.source
     assert other in said and best in said_of_best
 
 
-def test_methods_come_by_rank(benched, result):
-    assert methods_of(benched, "gaussian") == result.of_task("gaussian").ranking()["method"].tolist()
+def test_methods_come_by_rank(steered, swordbench):
+    assert methods_of(steered, "gaussian") == swordbench.of_task("gaussian").ranking()["method"].tolist()
 
 
 @pytest.mark.parametrize(
     ("task", "method"), [("moon", None), (None, None), (["gaussian"], None), ("gaussian", "moon")]
 )
-def test_what_is_not_there_is_refused(benched, task, method):
+def test_what_is_not_there_is_refused(steered, task, method):
     with pytest.raises(VisitorError, match="from the list"):
-        found_on(benched, task, method)
+        found_on(steered, task, method)
 
 
-def test_programs_get_the_numbers(benched, result):
-    found = numbers(benched, "no pairs")
+def test_programs_get_the_numbers(steered, steered_demo, swordbench):
+    found = numbers(steered, "no pairs")
     json.dumps(found, allow_nan=False)
-    assert [row["method"] for row in found["ranking"]] == result.of_task("no pairs").ranking()["method"].tolist()
-    assert found["undefined"][0]["methods"] == ["mean_difference", METHOD]
-    with launched(benched) as demo:
-        assert "doses that work" in ask(address(demo), "swordbench", "gaussian", "")
-        assert "from the list" in ask(address(demo), "swordbench", "moon", "")
+    assert [row["method"] for row in found["ranking"]] == swordbench.of_task("no pairs").ranking()["method"].tolist()
+    assert found["undefined"][0]["methods"] == ["mean_difference", MARKUP]
+    assert "doses that work" in ask(address(steered_demo), "swordbench", "gaussian", "")
+    assert "from the list" in ask(address(steered_demo), "swordbench", "moon", "")
 
 
 def test_results_that_are_not_there_end_the_loading_first(tmp_path):
@@ -84,12 +65,9 @@ def test_results_that_are_not_there_end_the_loading_first(tmp_path):
         Explorer.load(ExplorerSettings(swordbench=str(tmp_path)))
 
 
-def test_a_run_without_doses_has_a_table_and_no_figures_of_them(benched, result):
-    old = replace(result, doses=result.doses.iloc[:0], injection=result.injection.iloc[:0])
-    other = Explorer(benched.model, benched.images, benched.embeddings[:], swordbench=old)
+def test_a_run_without_doses_has_a_table_and_no_figures_of_them(steered, swordbench):
+    old = replace(swordbench, doses=swordbench.doses.iloc[:0], injection=swordbench.injection.iloc[:0])
+    other = Explorer(steered.model, steered.images, steered.embeddings[:], swordbench=old)
     found = found_on(other, "gaussian")
-    assert (
-        len(found.figures) == 1
-        and found.rows[0]["doses"] == "not measured"
-        and np.isfinite(found.rows[0]["success"][0])
-    )
+    assert len(found.figures) == 1 and found.rows[0]["doses"] == "not measured"
+    assert np.isfinite(found.rows[0]["success"][0])

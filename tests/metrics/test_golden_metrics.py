@@ -19,17 +19,16 @@ def to_raw(golden_tensors, golden_figures):
     return lambda normalized: normalized / golden_figures["scaling_factor"] + golden_tensors["mean"]
 
 
-@pytest.mark.parametrize("metric", [fvu_per_sample, cosine_similarity, normalized_mae])
-def test_reconstruction_metrics(metric, golden_tensors, golden_figures, to_raw):
-    reconstruction = to_raw(golden_tensors["reconstruction_full"])
-    expected = golden_figures["raw_space"][metric.__name__]
-    assert metric(golden_tensors["x_raw"], reconstruction) == pytest.approx(expected, rel=1e-4, abs=0)
-
-
-def test_reconstruction_metrics_at_k16(golden_tensors, golden_figures, to_raw):
-    reconstruction = to_raw(golden_tensors["reconstruction_k16"])
-    expected = golden_figures["raw_space"]["fvu_per_sample_k16"]
-    assert fvu_per_sample(golden_tensors["x_raw"], reconstruction) == pytest.approx(expected, rel=1e-4, abs=0)
+@pytest.mark.parametrize(
+    ("metric", "level", "name"),
+    [
+        *((each, "full", each.__name__) for each in (fvu_per_sample, cosine_similarity, normalized_mae)),
+        (fvu_per_sample, "k16", "fvu_per_sample_k16"),
+    ],
+)
+def test_reconstruction_metrics(metric, level, name, golden_tensors, golden_figures, to_raw):
+    found = metric(golden_tensors["x_raw"], to_raw(golden_tensors[f"reconstruction_{level}"]))
+    assert found == pytest.approx(golden_figures["raw_space"][name], rel=1e-4, abs=0)
 
 
 @pytest.mark.parametrize("level", ["full", "k16"])

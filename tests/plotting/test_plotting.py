@@ -1,10 +1,12 @@
 """Figures: what is plotted is what was given."""
 
+from io import BytesIO
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from matplotlib.text import Text
 from PIL import Image
 
@@ -20,7 +22,7 @@ from hf_msae.plotting import (
     plot_training,
     save_figure,
 )
-from hf_msae.plotting.look import figure_text
+from hf_msae.plotting.look import figure_text, new_figure, write_figure
 from hf_msae.plotting.spectra import plot_wavelengths
 from hf_msae.plotting.steering import plot_doses, plot_injection
 from hf_msae.steering.working import working_ranges
@@ -143,6 +145,26 @@ def test_figures_are_written_whole(tmp_path):
     with pytest.raises(ValueError, match="wrong"):
         save_figure(plot_training([{"step": 1, "loss": 1.0}]), tmp_path / "figure.wrong")
     assert not list(tmp_path.glob(".tmp-*")) and not (tmp_path / "figure.wrong").exists()
+
+
+def test_figures_are_drawn_once_and_as_matplotlib_writes_them(monkeypatch):
+    expected, found, draws = BytesIO(), BytesIO(), []
+    options = {"metadata": {"Date": None}}
+    with rc_context({"svg.hashsalt": "x"}):
+        _with_a_legend().savefig(expected, format="svg", **options)
+        figure = _with_a_legend()
+        before, draw = (figure.canvas, figure.dpi), type(figure).draw
+        monkeypatch.setattr(type(figure), "draw", lambda *given: draws.append(1) or draw(*given))
+        write_figure(figure, found, "svg", **options)
+    assert found.getvalue() == expected.getvalue() and draws == [1]
+    assert (figure.canvas, figure.dpi) == before
+
+
+def _with_a_legend():
+    figure, axes = new_figure(1, 1)
+    axes[0, 0].plot([1, 3, 2], label="a line")
+    figure.legend(loc="outside lower center")
+    return figure
 
 
 def test_text_of_users_is_drawn_as_it_is(tmp_path):

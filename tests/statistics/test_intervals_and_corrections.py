@@ -11,6 +11,7 @@ from hf_msae.statistics import (
     benjamini_hochberg,
     bootstrap_interval,
     holm,
+    intervals,
     matched_null,
     null_p_values,
     permutation_p_value,
@@ -55,6 +56,13 @@ def test_auroc_interval_of_known_values():
     assert (low[0], high[0]) == pytest.approx((0.8115, 0.9399), abs=1e-4)
     assert low[1] == pytest.approx(0.905, abs=5e-3) and high[1] == 1, "a perfect area of ten samples proves little"
     assert low[2] + high[2] == pytest.approx(1)
+
+
+def test_draws_are_of_the_seed_and_of_all_rows_whether_they_are_kept_or_not(monkeypatch):
+    first, again, other = (resampled_means(np.eye(5), 200, seed) for seed in (0, 0, 1))
+    assert (first == again).all() and (first != other).any() and (first.max(axis=0) > 0).all()
+    monkeypatch.setattr(intervals, "_DRAWS_KEPT", 0)
+    assert (resampled_means(np.eye(5), 200) == first).all()
 
 
 def test_areas_of_resamples_are_those_of_the_rows_that_means_are_of():

@@ -62,6 +62,7 @@ def measured(seed, shift=0.0, aligned=ALIGNED, flipped=0):
     }
 
 
+@functools.cache
 def submission(method="a", **options):
     result = SwordBenchResult.of_cells([cell(method, seed, f"{seed}" * 64, **options) for seed in range(3)])
     return Submission.of_result(result, method, url="https://example.org/a_b")

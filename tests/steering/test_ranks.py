@@ -1,37 +1,14 @@
 """Ranks of SwordBench: they cover rows and seeds as their intervals do, and say what they are without and why."""
 
-from itertools import chain
-
 import numpy as np
 import pytest
 from scipy.stats import t
 
 from hf_msae.statistics import mean_over_draws
-from hf_msae.steering import SwordBenchResult
 from hf_msae.steering.remarks import largest_equal_doses
+from tests.steering.cell_results import result
 
 ZEROS = [0] * 40
-
-
-def result(gains, shared=0.0, figures=None, equal=False):
-    """A result of {(method, seed): gains in biased, unbiased and, if any, aligned rows}."""
-    cells = [
-        {
-            **{
-                "task": "t",
-                "backbone": "b",
-                "method": method,
-                "seed": seed,
-                "task_sha256": f"{seed}",
-                "perfect": None,
-            },
-            **{"biased": biased, "unbiased": unbiased, "aligned": [*chain(*aligned)]},
-            **{"figures": (figures or {}).get((method, seed), []), "doses": [], "cross": [], "shared": shared},
-            **({"equal_dose": {"biased": biased, "unbiased": unbiased, "aligned": []}} if equal else {}),
-        }
-        for (method, seed), (biased, unbiased, *aligned) in gains.items()
-    ]
-    return SwordBenchResult.of_cells(cells)
 
 
 def share(number, of=40):
@@ -133,15 +110,10 @@ def test_means_name_the_seeds_and_concepts_that_they_are_without():
     }
     gains = dict.fromkeys([*figures, ("b", 1), ("b", 2)], (share(3), ZEROS))
     summary = result(gains, figures=figures).summary(None).set_index(["method", "metric"])
-    assert summary.loc[("a", "detection_auroc"), ["seeds", "concepts", "missing"]].tolist() == [
-        *(3, 3),
-        "seed 1: concept night",
-    ]
-    assert summary.loc[("a", "net_gain"), ["seeds", "concepts", "missing"]].tolist() == [2, 1, "seed 2"]
-    assert summary.loc[("b", "detection_auroc"), ["seeds", "missing"]].tolist() == [
-        1,
-        "seeds 1, 2; concepts night, red",
-    ]
+    summary = summary[["seeds", "concepts", "missing"]]
+    assert summary.loc[("a", "detection_auroc")].tolist() == [3, 3, "seed 1: concept night"]
+    assert summary.loc[("a", "net_gain")].tolist() == [2, 1, "seed 2"]
+    assert summary.loc[("b", "detection_auroc")].tolist() == [1, 1, "seeds 1, 2; concepts night, red"]
     assert summary.loc[("b", "net_gain"), "missing"] == "seeds 1, 2"
     (remark,) = result(gains, figures=figures).remarks()
     assert "detection_auroc of a is without seed 1: concept night" in remark and "one of 4" in remark

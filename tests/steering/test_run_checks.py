@@ -15,13 +15,14 @@ from hf_msae.steering import run as module
 from hf_msae.steering.cross_validation import fit_best
 from tests.identity_msae import identity_msae
 
+tiny_task = partial(gaussian_task, num_rows=120, width=12, num_concepts=1)
 run = partial(run_swordbench, progress=False, seeds=(0,))
 OTHER = {"base_model_name_or_path": "other/siglip", "hook_point": "image_embeds"}
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    return gaussian_task(num_rows=120, width=12, num_concepts=1)
+    return tiny_task()
 
 
 @pytest.fixture
@@ -73,9 +74,21 @@ def test_a_backbone_of_other_features_is_refused(backbones, tmp_path):
         ({"methods": {3: METHODS["lda"]()}}, "label.* 3"),
         ({"seeds": (-1,)}, "-1"),
         ({"seeds": np.int64(2)}, r"\(2,\)"),
+        ({"methods": ["eraser"]}, "eraser"),
+        ({"methods": [METHODS["ridge"](folds=3), METHODS["ridge"]()]}, "ridge"),
+        ({"tasks": [tiny_task, partial(tiny_task, correlation=0.5)]}, "'gaussian'"),
+        ({"tasks": tiny_task()}, "several tasks"),
+        ({"tasks": ["gausian"]}, "'gausian': did you mean gaussian.* scenes_pattern"),
+        ({"tasks": "gaussian"}, r"\['gaussian'\]"),
+        ({"methods": "lda"}, r"\['lda'\]"),
+        ({"methods": {"a": "lda"}}, "'lda'"),
+        ({"methods": [METHODS["lda"]]}, "name or an edit"),
+        ({"seeds": 0}, r"\(0,\)"),
+        ({"tasks": []}, "at least one"),
+        ({"seeds": (1, 0, 1)}, r"twice.*1, 0, 1"),
     ],
 )
-def test_what_json_cannot_hold_is_refused(tiny, tmp_path, given, said):
+def test_a_run_that_cannot_be_is_refused_first(tiny, tmp_path, given, said):
     with pytest.raises(ValueError, match=said):
         run(**{"tasks": [tiny], "methods": ["lda"], "output_dir": tmp_path, **given})
 
@@ -133,3 +146,16 @@ def test_one_other_concept_may_be_one_column(tiny):
 
 def _text(path):
     return path.read_text(encoding="utf-8")
+
+
+def test_the_same_fit_is_made_once(task):
+    X, y = task.features[task.train].astype(np.float64), np.where(task.concepts["bias"][task.train], 1.0, -1.0)
+    grid = {"C": [0.1, 1.0]}
+    first = fit_best(LinearSVC(random_state=0), grid, X, y, 5, 0)
+    assert fit_best(LinearSVC(random_state=0), grid, X, y, 5, 0) is first
+    for other in ((LinearSVC(random_state=0), grid, X, -y, 5, 0), (LinearSVC(random_state=0), grid, X + 1, y, 5, 0)):
+        assert np.abs(fit_best(*other).coef_ - first.coef_).max() > 1e-6
+    assert fit_best(LinearSVC(random_state=0), {"C": [0.1]}, X, y, 5, 0) is not first
+
+
+SMALL = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)

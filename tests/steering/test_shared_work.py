@@ -8,7 +8,7 @@ from sklearn.linear_model import Lasso, Ridge
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from hf_msae.steering import METHODS
-from hf_msae.steering.cross_validation import _best_setting, balanced_weights
+from hf_msae.steering.cross_validation import _best_setting, balanced_weights, fit_best
 from hf_msae.steering.direction import Direction
 from hf_msae.steering.linear_score import scores_of
 
@@ -71,3 +71,15 @@ def test_codes_that_are_kept_change_nothing(task, make, train):
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     assert not edit._known_codes and METHODS["msae"] is type(edit)
+
+
+@pytest.mark.parametrize("estimator", [Ridge, Lasso])
+def test_rows_that_are_sorted_by_class_have_the_same_settings(estimator):
+    rng = np.random.default_rng(0)
+    y = rng.permutation(np.where(np.arange(90) < 36, 1.0, -1.0))  # sorted, each fifth has one class
+    X = rng.standard_normal((90, 40)) + 0.5 * y[:, None] * (np.arange(40) < 4)
+    order = np.argsort(y, kind="stable")
+    grid = {"alpha": [1e-5, 1e-3, 0.1, 10.0, 1000.0]}
+    found = [fit_best(estimator(), grid, X[rows], y[rows], 5, 0) for rows in (slice(None), order)]
+    assert found[1].alpha == found[0].alpha > 1e-3
+    np.testing.assert_allclose(found[1].coef_, found[0].coef_, atol=1e-4)

@@ -2,28 +2,18 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 
 import numpy as np
-import pandas as pd
-import psutil
 import pytest
 import torch
-from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from hf_msae import MSAEModel
 from hf_msae.steering import METHODS, TASKS, SwordBenchResult, gaussian_task, run_swordbench
 from hf_msae.steering import run as module
 from hf_msae.steering.doses import dose_unit
-from hf_msae.steering.rows import shared_rows
 
 small = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
 run = partial(run_swordbench, progress=False)
@@ -99,39 +89,6 @@ def test_cells_are_measured_again_after_the_msae_or_the_code_of_a_method_changed
     assert len(list(cells.glob("*typed*"))) == 2
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_same_table(tmp_path):
-    methods = ["mean_difference", "svm", "median_difference", "reactive_clarc"]  # two of them share fits
-    one = run([small], methods, tmp_path / "one", seeds=(0,))
-    two = run([small], methods, tmp_path / "two", seeds=(0,), num_workers=2)
-    assert two.to_pandas().equals(one.to_pandas())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_run_that_was_killed_gives_the_same_table(num_workers, tmp_path):
-    methods = ["mean_difference", "lda", "leace", "median_difference", "joint_pattern", "clarc"]
-    whole = run([small], methods, tmp_path / "whole", seeds=(0, 1))
-    script = f"""
-from functools import partial
-from hf_msae.steering import gaussian_task, run_swordbench
-task = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
-run_swordbench([task], {methods}, {str(tmp_path / "killed")!r}, (0, 1), {num_workers}, progress=False)
-"""
-    cells = tmp_path / "killed" / "cells"
-    process = subprocess.Popen([sys.executable, "-c", script])
-    while process.poll() is None and not list(cells.glob("*.json")):
-        time.sleep(0.01)
-    workers = psutil.Process(process.pid).children()
-    assert len(workers) >= num_workers - 1
-    process.kill()
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "killed" / "results.json").exists()
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
-    again = run([small], methods, tmp_path / "killed", seeds=(0, 1))
-    assert again.to_pandas().equals(whole.to_pandas())
-    assert (tmp_path / "killed" / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
-
-
 def test_fits_see_training_rows_alone(tmp_path):
     task = small(seed=0)
 
@@ -178,120 +135,11 @@ def test_methods_are_fitted_to_the_names_of_concepts(tmp_path, backbones):
         run([task], ["text"], tmp_path, seeds=(0,))
 
 
-def test_what_is_not_defined_says_why(tmp_path):
-    task = small(seed=0)
-    task = replace(task, concepts={**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "test")})
-    result = run([task], ["lda"], tmp_path, seeds=(0,))
-    row = result.to_pandas().query("metric == 'fit'").iloc[0]
-    assert row["concept"] == "concept 1" and "0 rows with the concept" in row["reason"] and np.isnan(row["value"])
-    assert "bias" in set(result.cross["found"]) and "concept 1" not in set(result.cross["found"])
-
-
-def test_a_concept_that_cannot_be_told_from_another_is_not_defined(tmp_path):
-    task = small(seed=0)
-    task = replace(task, concepts={**task.concepts, "copy": ~task.concepts["concept 1"]})
-    undefined = run([task], ["joint_pattern"], tmp_path, seeds=(0,)).undefined().query("metric == 'fit'")
-    assert sorted(undefined["concepts"].sum()) == ["concept 1", "copy"]
-    assert undefined["reason"].str.contains("cannot be told from the opposite").all()
-
-
-def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
-    task = small(seed=0)
-    concepts = {**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "train")}
-    frame = run([replace(task, name="a/b: c", concepts=concepts)], ["lda"], tmp_path, seeds=(0,)).to_pandas()
-    assert "0 of 200 test rows" in frame.query("concept == 'concept 1'")["reason"].item()
-    assert np.isfinite(frame.query("concept == 'bias' and metric == 'net_gain'")["value"].item())
-    assert len(list((tmp_path / "cells").iterdir())) == 1
-
-
-def test_every_figure_that_is_missing_has_a_reason(tmp_path):
-    task = small(seed=0)
-    without = run([replace(task, counterfactuals=None)], ["lda", "leace"], tmp_path, seeds=(0,)).undefined()
-    metrics = ["exactness", *(f"injection_{name}" for name in ("exactness", "gain", "gain_equal_dose", "stretch"))]
-    assert without["metric"].tolist() == metrics and without["cells"].tolist() == [2] * 5
-    assert without["reason"].str.contains("pairs").all()
-    assert without["methods"].tolist() == [["lda", "leace"]] * 5 and without["concepts"].tolist() == [["bias"]] * 5
-    harmless = replace(task, counterfactuals=task.features.copy())
-    frame = run([harmless], ["lda"], tmp_path, seeds=(0,)).to_pandas()
-    assert "mislead" in frame.query("metric == 'recovery'")["reason"].item()
-    assert frame.loc[frame["value"].isna(), "reason"].str.len().gt(0).all()
-
-
 def test_methods_that_do_the_same_share_a_rank(tmp_path):
     methods = {"a": METHODS["mean_difference"](), "b": METHODS["pattern"](), "c": METHODS["lda"]()}
     ranking = run([partial(small, num_rows=1500)], methods, tmp_path, seeds=(0,)).ranking().set_index("method")
     assert ranking.loc["c", "rank"] == 1 and ranking.loc["a", "rank"] == ranking.loc["b", "rank"] == 2
     assert ranking.loc["a", "p_value"] < 0.05
-
-
-def _result(gains, shared=0.0):
-    """A result of {(method, seed, hash of the task): gains in biased, unbiased and, if any, aligned rows}."""
-    cells = [
-        {
-            **{"task": "t", "backbone": "b", "method": method, "seed": seed, "task_sha256": sha256, "perfect": None},
-            **{"biased": biased, "unbiased": unbiased, "aligned": [*chain(*aligned)]},
-            **{"figures": [], "doses": [], "cross": [], "shared": shared},
-        }
-        for (method, seed, sha256), (biased, unbiased, *aligned) in gains.items()
-    ]
-    return SwordBenchResult.of_cells(cells)
-
-
-def test_ranks_and_p_values_are_of_the_net_gain():
-    """In pooled rows "cautious" gains more, in the sum of the two means "bold" does."""
-    bold, cautious = ([1] * 30 + [0] * 10, [-1] * 300 + [0] * 700), ([1] * 2 + [0] * 38, [0] * 1000)
-    ranking = _result({("cautious", 0, "x"): cautious, ("bold", 0, "x"): bold}).ranking()
-    assert ranking["method"].tolist() == ["bold", "cautious"] and ranking["rank"].tolist() == [1, 2]
-    assert ranking["net_gain"].tolist() == pytest.approx([0.45, 0.05]) and ranking["p_value"].iloc[1] < 0.001
-
-
-def test_over_correction_counts_against_a_method_and_its_absence_not_for_it():
-    same = [1] * 10 + [0] * 30, [0] * 40
-    over, under, exact = ((*same, [value] * 30 + [0] * 10) for value in (-1, 1, 0))
-    ranking = _result({("over", 0, "x"): over, ("under", 0, "x"): under, ("exact", 0, "x"): exact}).ranking()
-    gains = ranking.set_index("method")["net_gain"]
-    assert gains.to_dict() == {"under": 0.25, "exact": 0.25, "over": -0.5}
-    assert ranking.set_index("method")["rank"].to_dict() == {"under": 1, "exact": 1, "over": 3}
-
-
-def test_rows_that_seeds_share_count_once():
-    rng = np.random.default_rng(0)
-    a, b = ([rng.integers(-1, 2, n).tolist() for n in (40, 60, 50)] for _ in range(2))
-    once = _result({("a", 0, "x"): a, ("b", 0, "x"): b}).ranking()
-    repeated = _result({(name, seed, "x"): each for seed in range(5) for name, each in (("a", a), ("b", b))}).ranking()
-    assert repeated.drop(columns="seeds").equals(once.drop(columns="seeds")) and 0 < once["p_value"].iloc[1] < 1
-    others = {(name, seed, f"{seed}"): each for seed in range(5) for name, each in (("a", a), ("b", b))}
-    assert _result(others).ranking()["p_value"].iloc[1] < once["p_value"].iloc[1]
-
-
-def test_rows_that_tasks_of_several_seeds_have_in_common_count_once():
-    """The same gains in rows that are all the same, or half of them, or of which it is not known."""
-    rng = np.random.default_rng(0)
-    a, b = ([rng.integers(-1, 2, n).tolist() for n in (40, 60, 50)] for _ in range(2))
-    once = _result({("a", 0, "x"): a, ("b", 0, "x"): b}).ranking()["p_value"].iloc[1]
-    gains = {(name, seed, f"{seed}"): each for seed in range(4) for name, each in (("a", a), ("b", b))}
-    found = [_result(gains, shared).ranking()["p_value"].iloc[1] for shared in (0.0, 0.5, 1.0, None)]
-    z = [norm.isf(p / 2) / norm.isf(once / 2) for p in found]
-    assert z == pytest.approx([2, np.sqrt(4 / 2.5), 1, 1])
-    few = {key: tuple(group[:8] for group in each) for key, each in gains.items()}  # tested by signs
-    assert _result(few, 1.0).ranking()["p_value"].iloc[1] > _result(few, 0.0).ranking()["p_value"].iloc[1]
-
-
-def test_intervals_of_ranks_cover_rows_and_seeds():
-    """Seeds that differ have a wider interval than their rows explain; a group of few rows has none."""
-    same = {("a", seed, f"{seed}"): ([1] * 20 + [0] * 20, [0] * 40) for seed in range(3)}
-    differing = {
-        ("a", seed, f"{seed}"): ([1] * (5 + 15 * seed) + [0] * (35 - 15 * seed), [0] * 40) for seed in range(3)
-    }
-    widths = []
-    for gains in (same, differing):
-        row = _result(gains).ranking().iloc[0]
-        assert row["net_gain"] == pytest.approx(0.5) and row["low"] + row["high"] == pytest.approx(1)
-        widths.append(row["high"] - row["low"])
-    assert widths[0] == pytest.approx(2 * 1.96 * np.sqrt(0.25 / 39 / 3), rel=1e-3)
-    assert widths[1] > 2 * 4 * 0.375 / np.sqrt(3)  # Student's t of two degrees of freedom
-    few = _result({("a", 0, "x"): ([1, 0] * 4, [0] * 40)}).ranking().iloc[0]
-    assert few["net_gain"] == 0.5 and np.isnan([few["low"], few["high"]]).all()
 
 
 def test_the_summary_has_intervals_over_rows_and_seeds(finished):
@@ -311,16 +159,6 @@ def test_the_summary_has_intervals_over_rows_and_seeds(finished):
     )
 
 
-def test_shared_rows_are_those_of_the_same_inputs():
-    tasks = [small(seed=seed) for seed in (0, 1)]
-    assert shared_rows(tasks) == 0 and shared_rows([tasks[0]] * 2) == 1 and shared_rows(tasks[:1]) == 1
-    named = [
-        replace(task, provenance={"inputs": np.arange(start, start + 400).tolist()})
-        for task, start in zip(tasks, (0, 50), strict=True)
-    ]
-    assert shared_rows(named) == 0.75
-
-
 def test_methods_are_ranked_at_equal_doses_too(finished):
     result = finished[1]
     ranking = result.ranking(equal_dose=True)
@@ -338,140 +176,6 @@ def test_a_bias_alone_is_measured_as_with_the_other_concepts(tmp_path):
     assert len(list((tmp_path / "cells").iterdir())) == 2
     expected = whole[(whole["concept"] == "bias") & ~whole["metric"].str.contains("robustness|orthogonality")]
     assert alone.to_pandas().reset_index(drop=True).equals(expected.reset_index(drop=True))
-
-
-def test_nothing_spurious_is_not_ranked(tmp_path):
-    result = run([partial(small, correlation=0.0)], ["lda"], tmp_path, seeds=(1,), only_bias=True)
-    undefined = result.undefined().set_index("metric")["reason"]
-    assert set(undefined.index) == {"success", "recovery"} and undefined.str.contains("not correlated").all()
-    assert result.ranking().empty and result.ranking(equal_dose=True).empty and result.doses.empty
-    assert "gaussian is not defined: label and bias" in result.verdict() and "no method" not in result.verdict()
-
-
-@pytest.mark.parametrize(
-    ("has", "said"), [("all", "bias: 200 of 200 test rows have"), ("none biased", "gaussian has no biased test rows")]
-)
-def test_a_verdict_that_is_not_defined_says_why(tmp_path, has, said):
-    task = small(seed=0)
-    bias = np.ones(400, dtype=bool) if has == "all" else task.concepts["bias"] & (task.target == 1)
-    task = replace(task, concepts={**task.concepts, "bias": bias})
-    result = run([task], ["lda"], tmp_path, seeds=(0,), only_bias=True)
-    assert result.verdict() == f"perfect steering on gaussian is not defined: {said}{' the concept' * (has == 'all')}"
-    others = run([task, replace(small(seed=1), name="other")], ["lda"], tmp_path, seeds=(0,), only_bias=True)
-    assert said in others.verdict() and "lda on other" in others.verdict()
-
-
-@pytest.mark.parametrize("number", [1, 4, 5, 30])
-def test_few_rows_or_rows_that_are_all_alike_are_tested_by_their_signs(number):
-    """With n rows of the same difference, 2 of 2^n choices of signs are as extreme; with many, choices are drawn."""
-    gains = {("a", 0, "x"): ([1] * number, [0] * 50), ("b", 0, "x"): ([0] * number, [0] * 50)}
-    ranking = _result(gains).ranking()
-    assert ranking["p_value"].iloc[1] == pytest.approx(max(2 / 2**number, 2 / 10_000))
-    assert ranking["rank"].tolist() == ([1, 1] if 2 / 2**number > 0.05 else [1, 2])
-
-
-def test_one_row_of_a_group_does_not_decide():
-    unbiased = [1, -1] * 500
-    gains = {("a", 0, "x"): ([1], unbiased), ("b", 0, "x"): ([0], [0] * 1000)}
-    assert _result(gains).ranking()["rank"].tolist() == [1, 1]
-
-
-def test_a_seed_without_figures_is_left_out_for_all():
-    good, bad = ([1] * 10, [0] * 10), ([0] * 10, [0] * 10)
-    gains = {("a", 0, "x"): good, ("b", 0, "x"): bad, ("a", 1, "y"): ([], []), ("b", 1, "y"): good}
-    ranking = _result(gains).ranking().set_index("method")
-    assert ranking["net_gain"].to_dict() == {"a": 1.0, "b": 0.0}
-    assert _result({("a", 0, "x"): ([], []), ("b", 1, "y"): ([], [])}).ranking().empty
-
-
-def test_a_rank_is_opened_by_the_best_that_is_left():
-    """Ties do not form a chain: b cannot be told from a nor c from b, but c is told from a."""
-    rows = {name: [1] * number + [0] * (60 - number) for name, number in (("a", 34), ("b", 31), ("c", 28))}
-    ranking = _result({(name, 0, "x"): (each, [0] * 9) for name, each in rows.items()}).ranking()
-    assert dict(zip(ranking["method"], ranking["rank"], strict=True)) == {"a": 1, "b": 1, "c": 3}
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"methods": ["eraser"]}, "eraser"),
-        ({"methods": [METHODS["ridge"](folds=3), METHODS["ridge"]()]}, "ridge"),
-        ({"tasks": [small, partial(small, correlation=0.5)]}, "'gaussian'"),
-        ({"tasks": small(seed=0)}, "several tasks"),
-        ({"tasks": ["gausian"]}, "'gausian': did you mean gaussian.* scenes_pattern"),
-        ({"tasks": "gaussian"}, r"\['gaussian'\]"),
-        ({"methods": "lda"}, r"\['lda'\]"),
-        ({"methods": {"a": "lda"}}, "'lda'"),
-        ({"methods": [METHODS["lda"]]}, "name or an edit"),
-        ({"seeds": 0}, r"\(0,\)"),
-        ({"tasks": []}, "at least one"),
-        ({"seeds": (1, 0, 1)}, r"twice.*1, 0, 1"),
-    ],
-)
-def test_a_run_that_cannot_be_is_refused_first(tmp_path, given, said):
-    with pytest.raises(ValueError, match=said):
-        run(**{"tasks": [small], "methods": ["lda"], "output_dir": tmp_path, "seeds": (0,), **given})
-    assert not list((tmp_path / "cells").iterdir()) if (tmp_path / "cells").exists() else True
-
-
-def _dosed(**curves):
-    """A result of {method: (dose, success, damage, over-correction) at the parts 1, 2 and so on}."""
-    doses = [
-        {
-            **{"task": "t", "method": method, "seed": seed, "part": part},
-            **dict(zip(NAMES, map(float, each), strict=True)),
-        }
-        for method, curve in curves.items()
-        for part, each in enumerate(curve, 1)
-        for seed in (0, 1)
-    ]
-    for record in doses:
-        record |= {f"{name}{end}": record[name] for name in NAMES for end in ("_low", "_high")}
-    frame = pd.DataFrame(doses)
-    return replace(_result({(name, 0, "x"): ([1.0], [0.0]) for name in curves}), doses=frame)
-
-
-NAMES = ("dose", "success", "damage", "over_correction")
-NAN = float("nan")
-
-
-def test_doses_that_work_have_half_of_the_best_success_without_harm():
-    table = _dosed(
-        best=[(0.1, 0.1, 0, 0), (0.2, 0.2, 0.05, 0.05), (0.4, 0.4, 0, 0), (0.8, 0.9, 0.06, 0)],
-        gap=[(0.1, 0.3, 0, 0), (0.2, 0.3, 0, 0.06), (0.3, 0.3, 0, NAN), (0.5, 0.25, -0.2, NAN)],
-        weak=[(0.1, 0.19, 0, 0), (0.2, 0.9, 0.5, 0), (0.3, 0.9, 0, 0.5), (0.4, -0.1, 0, 0)],
-    ).working_doses()
-    table = table.set_index("method")
-    assert table["needed"].tolist() == [0.2] * 3
-    assert table.loc["best", ["part_from", "part_to", "dose_from", "dose_to", "best"]].tolist() == [
-        2,
-        3,
-        0.2,
-        0.4,
-        0.4,
-    ]
-    assert table.loc["gap", ["part_from", "part_to", "dose_from", "dose_to"]].tolist() == [3, 4, 0.3, 0.5]
-    assert table.loc["weak", ["part_from", "part_to", "dose_from", "dose_to", "best"]].isna().all()
-
-
-def test_one_dose_that_works_is_no_range():
-    table = _dosed(
-        one=[(0.1, 0.1, 0, 0), (0.2, 0.3, 0, 0), (0.4, 0.4, 0.2, 0)],
-        same=[(0.3, 0.3, 0, 0), (0.3, 0.3, 0, 0)],
-        range=[(0.1, 0.3, 0, 0), (0.2, 0.3, 0, 0)],
-        none=[(0.1, 0.0, 0, 0), (0.2, 0.0, 0, 0)],
-    )
-    table = table.working_doses().set_index("method")
-    for name, dose in (("one", "0.2"), ("same", "0.3")):
-        assert table.loc[name, ["part_from", "dose_from", "dose_to", "best"]].isna().all()
-        assert dose in table.loc[name, "reason"] and "no range" in table.loc[name, "reason"]
-    assert table.loc["range", ["dose_from", "dose_to", "reason"]].tolist() == [0.1, 0.2, ""]
-    assert table.loc["none", "reason"] == "no dose works"
-
-
-def test_no_dose_works_where_nothing_is_won():
-    table = _dosed(a=[(0.1, 0, 0, 0), (0.2, -0.1, 0, 0)], b=[(0.1, 0.5, 0.5, 0)]).working_doses()
-    assert table[["part_from", "dose_to", "needed"]].isna().all(axis=None) and len(table) == 2
 
 
 def test_results_of_earlier_versions_have_no_over_correction_of_doses(tmp_path, finished):
@@ -542,20 +246,3 @@ def test_figures_are_drawn(finished):
     ]
     with pytest.raises(ValueError, match="leace"):
         result.plot_cross("gaussian", "leace")
-
-
-def test_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr(module, "cpu_count", lambda: 6)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        with threadpool_limits(4):
-            module.share_cores(2)
-            assert {pool["num_threads"] for pool in threadpool_info()} == {3}
-            assert torch.get_num_threads() == 3
-            module.share_cores(8)
-            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
-            module.share_cores(1)
-            assert torch.get_num_threads() == 1, "a limit that is set already, as by OMP_NUM_THREADS, stays"
-    finally:
-        torch.set_num_threads(threads)

@@ -53,11 +53,8 @@ def folder(pictures, tmp_path):
 def test_isic_with_the_list_of_artifacts(folder, lesions):
     lesions.to_csv(folder / "isic_bias.csv", sep=";")
     task = isic(folder, "scenes", balance_test=False)
-    assert (task.name, task.bias, list(task.concepts)) == (
-        "isic",
-        "ruler",
-        ["ruler", *ISIC_ARTIFACTS[:4], "ink", "patches"],
-    )
+    assert (task.name, task.bias) == ("isic", "ruler")
+    assert list(task.concepts) == ["ruler", *ISIC_ARTIFACTS[:4], "ink", "patches"]
     assert len(task.target) == 96 and abs(len(task.train) - 48) <= 1
     # Rows of a split are in the order of the list; pictures are those of the rows.
     red = task.features[task.target == 1].mean(axis=0) - task.features[task.target == 0].mean(axis=0)
@@ -134,16 +131,17 @@ CLASSES = ("church", "tench", "crane")
 IDS = {"church": "n03028079", "tench": "n01440764", "crane": "n02012849"}
 
 
-@pytest.fixture
-def imagenet(tmp_path):
-    """train/n01440764/*.JPEG and val/n01440764/*.JPEG, as ImageNet comes."""
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """train/n01440764/*.JPEG and val/n01440764/*.JPEG, as ImageNet comes. Do not change it in place."""
+    folder = tmp_path_factory.mktemp("imagenet")
     for part, size in (("train", 16), ("val", 12)):
         for place, name in enumerate(CLASSES):
-            (tmp_path / part / IDS[name]).mkdir(parents=True)
+            (folder / part / IDS[name]).mkdir(parents=True)
             for number in range(size):
                 picture = _picture(name == "tench", seed=100 * place + number + (50 if part == "val" else 0))
-                picture.save(tmp_path / part / IDS[name] / f"{IDS[name]}_{number}.JPEG", quality=95)
-    return tmp_path
+                picture.save(folder / part / IDS[name] / f"{IDS[name]}_{number}.JPEG", quality=95)
+    return folder
 
 
 def test_typographic_imagenet_from_a_folder(imagenet, backbones):
@@ -235,7 +233,7 @@ def test_bad_arguments_of_the_attack_are_named(imagenet, change, error, named):
         typographic_imagenet(imagenet, "scenes", **settings)
 
 
-def test_bad_datasets_of_the_attack_are_named(imagenet):
+def test_bad_datasets_of_the_attack_are_named(imagenet, tmp_path):
     rows = _rows(40, 0)
     with pytest.raises(ValueError, match=r"several classes.*'crane'"):
         names = rows.features["label"].names
@@ -250,6 +248,6 @@ def test_bad_datasets_of_the_attack_are_named(imagenet):
     with pytest.raises(ValueError, match="40, 39"):
         attacked = DatasetDict(train=rows, val=rows.select(range(39)))
         typographic_imagenet(DatasetDict(train=rows, val=rows), "scenes", "tench", attacked=attacked)
-    (imagenet / "val").rename(imagenet / "evaluation")
+    shutil.copytree(imagenet / "train", tmp_path / "train")
     with pytest.raises(FileNotFoundError, match="val"):
-        typographic_imagenet(imagenet, "scenes", IDS["tench"])
+        typographic_imagenet(tmp_path, "scenes", IDS["tench"])

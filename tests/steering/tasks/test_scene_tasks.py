@@ -1,5 +1,7 @@
 """Tasks of scenes: what is planted, and counterfactuals that differ in nothing else."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ KINDS = {
 }
 
 
+@functools.cache
 def _pictures(kind, correlation, num_rows=ROWS, seed=0):
     target, bias, artifact = KINDS[kind]
     return scene_pictures(kind, target, bias, None, num_rows, correlation, seed, artifact, "WORD")
