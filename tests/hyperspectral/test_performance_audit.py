@@ -140,6 +140,8 @@ UNSEEN = Finding(
         (0.5, 0.05, 0.9, (), False),
         (0.2, -0.1, 0.54, (), False),  # low for sure, but not so sure that it is a finding among many tests
         (0.2, -0.1, 0.54, (UNSEEN,), True),
+        (0.2, -0.1, 0.54, (replace(UNSEEN, metric="tail_response"),), True),
+        (0.2, -0.1, 0.54, (replace(UNSEEN, metric="range_ratio"),), False),
         (0.2, -0.1, 0.54, (replace(UNSEEN, evidence="Of the same kind: extreme values of Mg."),), False),
         (0.9, 0.8, 1.0, (), True),
         (np.nan, np.nan, np.nan, (), False),

@@ -23,8 +23,8 @@ FLAT = (0.5, 0.3, 0.1)
 def unknown_ends(performance: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, list[str]]:
     """Return of which extreme values of each target nothing is known, since rows are few or predictions weak.
 
-    Those are values whose response may be as low as that of a severe finding and is no finding, and those of which
-    there are too few to say anything: no finding is no all-clear there.
+    Those are values whose response may be as low as that of a severe finding, and those of which there are too few to
+    say anything, unless a finding is about the ends of that target: no finding is no all-clear there.
 
     Args:
         performance: The table of this name.
@@ -33,9 +33,9 @@ def unknown_ends(performance: pd.DataFrame, findings: Sequence[Finding]) -> dict
     far = f"values more than {OUTLIER:g} standard deviations from the mean"
     wide = {"tail_response": ("the more extreme half of its values", FLAT), "outlier_response": (far, UNSEEN)}
     found: dict[str, list[str]] = {}
+    said = [f"{each.title} {each.evidence}" for each in findings if each.metric in wide]
     for row in performance[performance["metric"].isin(list(wide))].itertuples():
-        same = [each for each in findings if each.metric == row.metric]
-        if any(mentions(f"{each.title} {each.evidence}", row.target) for each in same):
+        if any(mentions(each, row.target) for each in said):
             continue
         what, limits = wide[row.metric]
         value, low, high = (np.nan if each is None else float(each) for each in (row.value, row.low, row.high))
