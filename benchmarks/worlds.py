@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hf_msae.clipart import load_clipart
 from hf_msae.concepts import ConceptTable, Vocabulary, name_latents
 from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import CONCEPTS
+from hf_msae.scenes.captions import WORDINGS
 
 GOOD = 0.9
 """AUROC above which a latent is said to detect what a word means."""
@@ -105,6 +107,16 @@ def scenes(folder: str) -> World:
     truth = embeddings.dataset.select_columns(list(CONCEPTS)).to_pandas().to_numpy(dtype=bool)
     templates = Vocabulary.of_scenes().templates
     return World("scenes", "scenes", embeddings[:], truth, CONCEPTS, tuple(OTHERS), templates, len(truth) // 2)
+
+
+def captions(folder: str) -> World:
+    """The captions of a quickstart's scenes: those it was trained on make names, the held-out ones judge."""
+    texts = [load_embeddings(f"{folder}/embeddings/{split}").dataset["caption"][:] for split in ("train", "test")]
+    embeds = Backbone.from_pretrained("scenes").text_embeds([text for part in texts for text in part])
+    said = [re.compile(rf"\b(?:{'|'.join((concept, *WORDINGS[concept]))})\b") for concept in CONCEPTS]
+    truth = np.array([[bool(how.search(text)) for how in said] for part in texts for text in part])
+    templates = Vocabulary.of_scenes().templates
+    return World("captions", "scenes", embeds, truth, CONCEPTS, tuple(OTHERS), templates, len(texts[0]))
 
 
 def clipart(folder: str, splits: tuple[str, ...], name: str, judges: tuple[str, ...] = ()) -> World:

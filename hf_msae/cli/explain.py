@@ -150,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             bars = {title: (part.labels(), part.frame["activation"]) for title, part in parts.items()}
             figure = plot_coarse_to_fine(bars, "activation", image, args.text) if args.figure is not None else None
             content = {"explanations": [part.to_dict() for part in parts.values()]}
+            latents = [latent for part in parts.values() for latent in part.frame["latent"]]
+            if latents and (remark := source.remark_on_names(concepts, latents[0])):
+                print(f"{remark}\n")
         if figure is not None:
             print(f"The figure is in {save_figure(figure, args.figure)}")
         if args.output is not None and args.output.lower().endswith(".csv"):

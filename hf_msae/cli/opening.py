@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,18 @@ class NamedModelArguments(ModelArguments):
         if self.concepts is not None:
             return chosen_concepts(self.concepts, self.model, self.revision, self.subfolder)
         return concepts_beside(self.model, self.revision, self.subfolder)
+
+    def remark_on_names(self, concepts: ConceptTable | None, latent: int | str) -> str:
+        """Write why no name is validated, and how to see what activates a latent; "" if one is, or there are none."""
+        from ..concepts.validation import why_none
+
+        if concepts is None or concepts.frame["name"].isna().all() or concepts.best_available()[1]:
+            return ""
+        return (
+            f"No name of this model is validated: {why_none(concepts.frame)}. So all are guesses; what activates a "
+            f"latent is shown by: hf-msae search {shlex.quote(self.model)} --data EMBEDDINGS --find latent:{latent} "
+            "--images PICTURES --figure found.png"
+        )
 
 
 @dataclass

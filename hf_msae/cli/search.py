@@ -148,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = found.assign(**texts, concepts=[_strongest(index, row) for row in found["row"]])
         print(to_text(found.assign(**shortened_columns(texts)), "{:.3f}"))
         print(f"\nrows of {embeddings.source}; the index is in {folder}")
+        if images is None and (remark := source.remark_on_names(concepts, next(iter(wanted), "NUMBER"))):
+            print(f"\n{remark}")
         if images is not None:
             if args.row is not None:
                 example = to_rgb(images[int(embeddings.dataset_rows([args.row])[0])]["image"])

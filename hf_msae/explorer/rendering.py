@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..concepts.labels import UNVALIDATED
-from ..concepts.validation import MIN_AUROC
+from ..concepts.validation import MIN_AGREEMENT, MIN_AUROC
 from ..report.rendering import environment
 
 
@@ -25,5 +25,5 @@ def _environment() -> Any:
     here = Path(__file__).parent
     made = environment(here / "templates", here / "tabs")
     made.globals["UNVALIDATED"] = UNVALIDATED
-    made.globals["MIN_AUROC"] = MIN_AUROC
+    made.globals |= {"MIN_AUROC": MIN_AUROC, "MIN_AGREEMENT": MIN_AGREEMENT}
     return made

@@ -16,6 +16,7 @@ from hf_msae._utils.quiet import hide_library_lines
 from hf_msae.cli.bias import BiasArguments
 from hf_msae.cli.evaluate import main as evaluate_main
 from hf_msae.cli.explain import ExplainArguments
+from hf_msae.cli.explain import main as explain
 from hf_msae.cli.extract import main as extract_main
 from hf_msae.cli.name import NameArguments
 from hf_msae.cli.opening import (
@@ -28,6 +29,7 @@ from hf_msae.cli.opening import (
     weighted_concepts,
 )
 from hf_msae.cli.search import SearchArguments
+from hf_msae.cli.search import main as search
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 
@@ -68,6 +70,24 @@ def test_of_several_tables_the_one_with_the_most_validated_names_is_used(place, 
     assert len(concepts.validated()) == len(names) and set(concepts.frame["name"]) == {"other"}
     _, concepts = NamedModelArguments(str(tmp_path / "model"), concepts="scenes").open_msae()
     assert concepts.frame["name"][0] == "red"
+
+
+def test_where_no_name_is_validated_commands_say_why_and_how_to_see_pictures(place, tmp_path, capsys):
+    assert NamedModelArguments("model").remark_on_names(place.table, 3) == ""
+    assert NamedModelArguments("model").remark_on_names(None, 3) == ""
+    guesses = ConceptTable(place.table.frame.assign(p_value=0.31, q_value=0.93))
+    guesses.save(tmp_path / "guesses.parquet")
+    flags = [str(place.model), "--concepts", str(tmp_path / "guesses.parquet")]
+    for command, more, latent in (
+        (explain, ["--image", str(place.picture), "--output", str(tmp_path / "seen.json")], None),
+        (search, ["--data", str(place.test), "--find", "red", "--index_dir", str(tmp_path / "index")], 0),
+    ):
+        command([*flags, *more])
+        printed = capsys.readouterr().out
+        if latent is None:
+            latent = json.loads((tmp_path / "seen.json").read_text())["explanations"][0]["concepts"][0]["latent"]
+        assert "lowest p-value is 0.31" in printed and f"{place.model} --data" in printed
+        assert f"--find latent:{latent} " in printed
 
 
 def test_unknown_devices_are_refused(place):

@@ -141,17 +141,25 @@ def test_a_label_by_line_is_told_with_what_real_pictures_say_or_why_they_do_not(
         assert "0.81 (by chance 0.10), 0.70, 0.60, 0.50" in checked and f"<dd>{shown}</dd>" in checked
 
 
-@pytest.mark.parametrize("bound", ["zero_shot_auroc_low", "auroc_low"])
-def test_a_name_that_is_better_than_chance_but_weak_is_not_called_chance(explorer, bound):
-    latent = explorer.latent_of("star")
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"zero_shot_auroc_low": 0.879}, "below 0.9"),
+        ({"auroc_low": 0.879}, "below 0.9"),
+        ({"zero_shot_auroc_low": 0.95, "agreement": 0.3}, "agreement is below 0.4"),
+    ],
+)
+def test_a_name_that_is_better_than_chance_but_weak_is_told_why(explorer, columns, reason):
     concepts = explorer.model.concepts
-    frame = concepts.frame.drop(columns=["zero_shot_auroc_low", "auroc_low"], errors="ignore")
-    other = copy.copy(explorer)
-    other.label = Labels(replace(concepts, frame=frame.assign(q_value=0.001, **{bound: 0.879})))
-    told = tab.html.evidence(evidence(other, f"latent {latent}"))
-    assert "strong enough" in told and "below 0.9" in told and "due to chance" not in told
-    other.label = Labels(replace(concepts, frame=frame.assign(q_value=np.nan)))
-    assert "not tested" in tab.html.evidence(evidence(other, f"latent {latent}"))
+    frame = concepts.frame.drop(columns=["zero_shot_auroc_low", "auroc_low"], errors="ignore").assign(**columns)
+
+    def told(q):
+        return tab.html.evidence(
+            evidence(with_names(explorer, replace(concepts, frame=frame.assign(q_value=q))), "star")
+        )
+
+    assert "strong enough" in told(0.001) and reason in told(0.001) and "due to chance" not in told(0.001)
+    assert "not tested" in told(np.nan)
 
 
 def test_a_histogram_is_drawn_with_a_key(explorer):
