@@ -96,7 +96,10 @@ def with_common_part(words: torch.Tensor, pictures: torch.Tensor, share: float) 
     Args:
         words: Embeddings of the words (W, d).
         pictures: Embeddings of the pictures (N, d).
-        share: Share of the variance, at least what the words have without the direction.
+        share: Share of the variance.
+
+    Raises:
+        ValueError: What the words have in common already has a larger share.
     """
     words = normalize(words, dim=-1)
     scores = normalize(pictures, dim=-1) @ words.T
@@ -105,7 +108,10 @@ def with_common_part(words: torch.Tensor, pictures: torch.Tensor, share: float) 
     along = normalize(pictures, dim=-1) @ direction
     (own, between), (_, of_direction) = torch.cov(torch.stack([mean, along])).tolist()
     wanted = share / (1 - share) * (scores.var(dim=0).mean().item() - own)
-    assert wanted >= own, f"what the words have in common already makes up more than {share} of the variance"
+    if wanted < own:
+        raise ValueError(
+            f"what the words have in common already makes up more than {share} of the variance of cosines"
+        )
     amount = (-between + (between**2 + of_direction * (wanted - own)) ** 0.5) / of_direction
     return words + amount * direction
 

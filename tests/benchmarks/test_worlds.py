@@ -110,3 +110,25 @@ def test_reports_are_counted_by_what_was_planted(benchmark_module):
     assert (found["target found"], found["cause found"], found["rank of cause by log-odds"]) == (True, True, 3)
     assert (found["innocent concepts"], found["innocent concepts found"], found["related concepts found"]) == (2, 1, 1)
     assert found["innocent concepts found, by name"] == "snow"
+
+
+def test_a_common_part_is_added_to_words_until_it_has_its_share(benchmark_module):
+    naming = benchmark_module("naming")
+    generator = torch.Generator().manual_seed(0)
+    pictures, words = torch.randn(300, WIDTH, generator=generator), torch.randn(40, WIDTH, generator=generator)
+    unit = torch.nn.functional.normalize
+    for share in (0.4, 0.8):
+        scores = unit(pictures, dim=-1) @ naming.with_common_part(words, pictures, share).T
+        assert scores.mean(dim=1).var() / scores.var(dim=0).mean() == pytest.approx(share, rel=1e-4)
+    with pytest.raises(ValueError, match=r"0\.01"):
+        naming.with_common_part(words, pictures, 0.01)
+
+
+def test_intervals_of_precision_draw_words(benchmark_module):
+    interval = benchmark_module("naming").interval
+    one = pd.DataFrame({"name": ["flag"] * 9 + ["led"], "true": [True] * 9 + [False]})
+    found = interval(pd.Series([one, one, np.nan]))
+    assert (found["names"], found["precision"], found["low"], found["high"]) == (20, 0.9, 0.0, 1.0)
+    many = pd.DataFrame({"name": [f"word {i}" for i in range(10)], "true": [True] * 9 + [False]})
+    assert 0.6 < interval(pd.Series([many]))["low"] < 0.9
+    assert interval(pd.Series([np.nan]))["names"] == 0
