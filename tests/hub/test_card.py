@@ -139,6 +139,9 @@ def test_names_from_labels_stand_with_their_interval(run):
     table.save(run / "concepts" / "words.parquet")
     text = section(render_model_card(run), "Best-named concepts")
     assert "1 latent has a name that is better than chance" in text and "not strong enough" in text
+    table.frame["q_value"] = 0.9
+    table.save(run / "concepts" / "words.parquet")
+    assert "no q-value is at most 0.05" in section(render_model_card(run), "Best-named concepts")
 
 
 def test_a_run_without_metrics_says_that_nothing_was_measured(run):

@@ -82,7 +82,7 @@ def eval_results(row: Mapping[str, Any], keys: Sequence[str], suffix: str = "", 
 def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, Any]:
     """The best-named latents with their evidence, each name once, only validated ones if there are any."""
     from ...concepts.line_labels import line_labels
-    from ...concepts.validation import rule, too_weak
+    from ...concepts.validation import rule, why_none
 
     table = load_names(file, num_latents)
     best = table.best_available(_Q)[0].head(number)
@@ -99,7 +99,7 @@ def named_concepts(file: Path, num_latents: int, number: int = 20) -> dict[str, 
         "q": _Q,
         "tested": tested,
         "rule": rule(table.frame, _Q),
-        "too_weak": too_weak(table.frame, _Q),
+        "why_none": why_none(table.frame, _Q) if tested and named.empty else "",
         "latents": len(table),
         "named": len(named),
         "agreeing": int(named["agrees"].sum()) if tested and "agrees" in named else None,
