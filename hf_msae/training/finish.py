@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..metrics.evaluation import MOST_ROWS
-
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
@@ -51,6 +49,7 @@ def finish(
     """
     from ..embeddings import EmbeddingDataset, load_embeddings
     from ..hub.publishing.card import write_model_card
+    from ..metrics.evaluation import MOST_ROWS
     from ..metrics.measured_data import is_same_data
     from .advice import advice_on, with_training_fvu
     from .record import TrainingRecord, describe_data

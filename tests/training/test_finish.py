@@ -41,7 +41,7 @@ def test_metrics_of_the_training_data_say_so(trainer, tmp_path):
 
 
 def test_of_much_training_data_some_rows_are_measured(trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["hf_msae.training.finish"], "MOST_ROWS", 50)
+    monkeypatch.setattr(sys.modules["hf_msae.metrics.evaluation"], "MOST_ROWS", 50)
     trainer.eval_data = None
     result = finish(trainer, output_dir=tmp_path / "elsewhere")
     assert (result.num_samples, result.data["held_out"]) == (50, False)
