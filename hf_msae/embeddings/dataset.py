@@ -116,7 +116,9 @@ class EmbeddingDataset(torch_data.Dataset):
         if len(self) <= number:
             return self
         rows = np.random.default_rng(seed).choice(len(self), number, replace=False)
-        return EmbeddingDataset(open_source(self[np.sort(rows)]))
+        drawn = EmbeddingDataset(open_source(self[np.sort(rows)]))
+        drawn.source, drawn.column, drawn.provenance = self.source, self.column, dict(self.provenance)
+        return drawn
 
     def statistics(self, progress: bool = False) -> EmbeddingStatistics:
         """Return the mean and variance of all embeddings.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
 from ..metrics import LinearClassifier
 from ..search import ConceptIndex
+from ..search.files import INDEX_FILE
 from ..vision_text import VisionTextMSAE
 from .housekeeping import own_folder
 from .inputs import VisitorError
@@ -129,7 +131,10 @@ class Explorer:
             try:
                 return ConceptIndex.build(kept, *given, progress=False)
             except (ValueError, OSError) as error:
-                logger.warning(f"the index that was kept cannot be used, so one is built at every start: {error}")
+                logger.warning(f"the index that was kept cannot be used, so another is built: {error}")
+            if (kept / INDEX_FILE).is_file():  # damaged, or of other embeddings
+                shutil.rmtree(kept)
+                return ConceptIndex.build(kept, *given, progress=False)
         return ConceptIndex.build(self.folder / "index", *given, progress=False)
 
     # -- concepts --------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -79,8 +81,17 @@ def open_sources(settings: ExplorerSettings, report: Report) -> dict[str, Any]:
         "image_column": settings.image_column,
         "edits": edits,
         "swordbench": swordbench,
-        "index_folder": default_folder(msae, given, min(INDEX_K, msae.config.num_latents)) if is_whole else None,
+        "index_folder": _index_folder(msae, given) if is_whole else None,
     }
+
+
+def _index_folder(msae: MSAEModel, embeddings: EmbeddingDataset) -> Path:
+    """Return where the index of these very embeddings is kept: of others in the same place, it is another folder."""
+    content = hashlib.sha256()
+    for block in embeddings.blocks():
+        content.update(block.contiguous().numpy())
+    folder = default_folder(msae, embeddings, min(INDEX_K, msae.config.num_latents))
+    return folder.with_name(f"{folder.name}-{content.hexdigest()[:16]}")
 
 
 def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:

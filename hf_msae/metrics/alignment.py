@@ -195,7 +195,21 @@ def _inner_products(x: torch.Tensor) -> torch.Tensor:
         stop = start + _BLOCK
         products[start:stop, start:] = x[start:stop] @ x[start:].T
         products[stop:, start:stop] = products[start:stop, stop:].T
-    return products
+    first = _first_equal(x)
+    return products if first is None else products[first][:, first]
+
+
+def _first_equal(x: torch.Tensor) -> torch.Tensor | None:
+    """Return for each row the first that is equal to it, or None if all differ.
+
+    Products with equal rows may differ in their last bits between blocks, but are ties of which the first row counts.
+    """
+    sums, groups = x.sum(dim=1).unique(return_inverse=True)
+    if len(sums) == len(x):
+        return None
+    own = torch.arange(len(x))
+    first = own.new_full((len(sums),), len(x)).scatter_reduce(0, groups, own, "amin")[groups]
+    return torch.where((x == x[first]).all(dim=1), first, own)
 
 
 def _nearest(kernel: torch.Tensor, k: int) -> torch.Tensor:

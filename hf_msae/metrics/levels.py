@@ -117,6 +117,7 @@ def decoded_levels(
             yield same, latents, model.decode(latents) if pairs is None else model.decode_topk(*pairs)
         return
     check_tensor(code, "latents", model.config)
+    code = code.contiguous()  # which is what the C functions read
     latents = soft_capped(code, cap)
     # Its own memory: what is done between two levels may use that of the training step.
     with closing(entries_for(dictionary.to(code.dtype).contiguous(), len(code), Workspace())) as entries:

@@ -196,9 +196,11 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
 
 def write_figure(figure: Figure, file: str | os.PathLike | IO[bytes], kind: str, **options: Any) -> None:
     """Write what `figure.savefig` writes, drawn once: it draws twice, first for a layout that drawing makes anyway."""
+    from matplotlib import rcParams, rcParamsDefault
     from matplotlib.backend_bases import get_registered_canvas_class
 
-    if kind not in _DRAWN_ONCE:
+    is_usual = all(rcParams[key] == rcParamsDefault[key] for key in rcParams if key.startswith("savefig."))
+    if kind not in _DRAWN_ONCE or not is_usual:
         return figure.savefig(file, format=kind, **options)
     canvas, dpi = figure.canvas, figure.dpi
     try:

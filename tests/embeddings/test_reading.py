@@ -217,6 +217,18 @@ def test_provenance_survives_select_but_not_a_mix(tmp_path):
 # -- what may be wrong with the data ---------------------------------------------------------------------------------
 
 
+def test_a_sample_has_rows_in_order_and_the_origin_of_all(tmp_path):
+    rows = np.arange(60, dtype=np.float32).reshape(30, 2)
+    with EmbeddingWriter(tmp_path / "e", {"image_embeds": 2}, metadata={"backbone": "b"}) as writer:
+        writer.write({"image_embeds": rows})
+    whole = load_embeddings(tmp_path / "e")
+    drawn = whole.sample(12, seed=3)
+    places = (drawn[:][:, 0] / 2).long()
+    assert len(drawn) == 12 and (places.diff() > 0).all() and torch.equal(drawn[:], whole[places])
+    assert (drawn.source, drawn.column, drawn.provenance) == (whole.source, "image_embeds", whole.provenance)
+    assert not torch.equal(drawn[:], whole.sample(12, seed=4)[:]) and whole.sample(30) is whole
+
+
 def test_ragged_rows_are_named_with_their_file(tmp_path):
     rows = X.tolist()
     rows[33] = rows[33][:3]

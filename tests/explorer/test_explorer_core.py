@@ -13,10 +13,10 @@ from hf_msae._utils.cache import cache_folder
 from hf_msae.cli.demo import ServerArguments
 from hf_msae.cli.extract import main as extract_main
 from hf_msae.concepts import ConceptTable
-from hf_msae.embeddings import EmbeddingWriter
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.components.bars import Bar, bars
-from hf_msae.explorer.sources import open_sources
+from hf_msae.explorer.sources import _index_folder, open_sources
 from hf_msae.hub.reading.opening import concept_files
 from tests.explorer.serving import QUIET_DEMO, serving
 
@@ -139,8 +139,25 @@ def test_an_index_is_kept_until_the_embeddings_are_others(explorer, tmp_path, mo
     assert second.index.folder == kept and second.index.code(7).equals(explorer.index.code(7))
     monkeypatch.undo()
     other = Explorer(model, images, embeddings.flip(0), index_folder=kept)
-    assert other.index.folder.parent == other.folder and str(kept) in caplog.text
+    assert other.index.folder == kept and str(kept) in caplog.text
     assert other.index.code(0)["latent"].tolist() == explorer.index.code(len(images) - 1)["latent"].tolist()
+
+
+def test_a_folder_of_something_else_is_not_replaced_by_an_index(explorer, tmp_path, caplog):
+    (tmp_path / "notes.txt").write_text("mine")
+    other = Explorer(explorer.model, explorer.images, explorer.embeddings[:], index_folder=tmp_path)
+    assert other.index.folder.parent == other.folder and str(tmp_path) in caplog.text
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_changed_embeddings_have_another_index(tmp_path):
+    model, path = MSAEModel.from_released("scenes-image"), tmp_path / "e.npy"
+    rows, folders = np.random.default_rng(0).normal(size=(60, 128)).astype(np.float32), set()
+    for change in (0.0, 0.0, 0.5):
+        rows[7] += change
+        np.save(path, rows)
+        folders.add(_index_folder(model, load_embeddings(path)))
+    assert len(folders) == 2
 
 
 def test_pictures_have_to_be_named_unless_the_package_has_some(tmp_path):

@@ -58,6 +58,21 @@ def test_sparse_codes_have_the_same_kernel(monkeypatch):
     assert torch.equal(sparse.kernel, sparse.kernel.T) and torch.equal(sparse.nearest, dense.nearest)
 
 
+def test_equal_rows_are_ties_however_many_there_are():
+    rows = torch.randn(100, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    copied = rows[torch.arange(300) % 100]  # more than one block
+    found = alignment.Neighborhood(copied, k=3)
+    assert torch.equal(found.kernel, found.kernel[:100, :100].tile(3, 3))
+    for row, nearest in enumerate(found.nearest):
+        order = (
+            found.kernel[row]
+            .clone()
+            .index_fill_(0, torch.tensor(row), -torch.inf)
+            .argsort(descending=True, stable=True)
+        )
+        assert sorted(order[:3].tolist()) == nearest.nonzero()[:, 0].tolist()
+
+
 def test_one_for_itself_and_for_rotations_less_for_noise():
     a, b = pair(200)
     rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]

@@ -191,6 +191,8 @@ def test_levels_are_decoded_from_the_level_before(entries, settings, dtype):
     ):
         assert same == levels and torch.equal(latents, kept) and reconstruction.dtype == dtype
         torch.testing.assert_close(reconstruction, model.decode(kept), rtol=1e-5, atol=1e-6)
+    turned = list(decoded_levels(model, code.T.contiguous().T, sizes))  # the same values in another order of memory
+    torch.testing.assert_close(turned[2][2], model.decode(expected[2][1]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_code_of_zeros_has_one_level(entries):

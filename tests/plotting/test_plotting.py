@@ -160,6 +160,14 @@ def test_figures_are_drawn_once_and_as_matplotlib_writes_them(monkeypatch):
     assert (figure.canvas, figure.dpi) == before
 
 
+def test_settings_of_saved_figures_are_kept():
+    found = BytesIO()
+    with rc_context({"savefig.dpi": 300}):
+        figure = _with_a_legend()
+        write_figure(figure, found, "png")
+    assert Image.open(found).width == pytest.approx(300 * figure.get_figwidth(), abs=1)
+
+
 def _with_a_legend():
     figure, axes = new_figure(1, 1)
     axes[0, 0].plot([1, 3, 2], label="a line")
