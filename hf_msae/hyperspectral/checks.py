@@ -199,6 +199,14 @@ def says_outside(mask: np.ndarray) -> tuple[float, float, float]:
     return float(middle.mean()), float(edge.mean()), float(mask.mean())
 
 
+def odd_masks(shares: Mapping[Any, tuple[float, float, float]]) -> list[Any]:
+    """Return the names of patches whose masks look inverted while most others do not; see `inverted_masks`."""
+    right = sum(edge > middle + _MORE for middle, edge, _ in shares.values())
+    if 2 * right <= len(shares):
+        return []
+    return [name for name, (middle, edge, _) in shares.items() if middle > edge + _MORE]
+
+
 def inverted_masks(shares: Mapping[Any, tuple[float, float, float]]) -> PatchError | None:
     """Return what to raise if masks look inverted: if most of them call the middle outside rather than the edge.
 

@@ -25,6 +25,7 @@ from .hybrid_of_features import of_features
 from .mean_spectrum import MeanSpectrum
 from .model_of_patches import ModelOfPatches, RememberedSpectra
 from .patches import Chosen, Patches, Resampled
+from .reading import read_targets
 from .sources import NpzFiles
 
 
@@ -55,13 +56,15 @@ def inputs_of_patches(
         model_name: What messages call the model.
 
     Raises:
-        ValueError: The patches have no targets.
+        ValueError: The patches have no targets, or one that is the same everywhere.
         TypeError: The model is a classifier of patches.
     """
     if y is None:
         y = patches.targets
     if y is None:
         raise ValueError("the patches have no targets: pass y, or load them with ground_truth=...")
+    if hasattr(model, "fit") and not is_classifier(model):
+        read_targets(y, len(patches), classify=False)  # before features are made of what cannot be used
     if transformer is None:
         if isinstance(model, HybridRegressor):
             model, transformer = of_features(model, patches)

@@ -15,7 +15,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .._utils.wording import counted
-from .checks import PatchError, check_patch, check_unit, check_wavelengths, inverted_masks, says_outside
+from .checks import PatchError, check_patch, check_unit, check_wavelengths, inverted_masks, odd_masks, says_outside
+from .copies import digest, first_copies, named_copies
 from .ground_truth import as_id, chosen_rows, split_tables
 from .opening import open_source
 from .patches import UNITS, Chosen, Pair, Patches, chosen_truth
@@ -150,6 +151,7 @@ def _check_all(
     sizes, spectra = np.ones((len(pairs), 3), dtype=int), np.full((len(pairs), bands), np.nan)
     problems: dict[int, PatchError] = {}
     shares: dict[Any, tuple[float, float, float]] = {}
+    pixels: list[Any] = list(range(len(pairs)))  # a digest of each valid one
     if mask_means == "inside":
         pairs = _Inverted(pairs)
     for row in tqdm(range(len(pairs)), desc="checking patches", unit="patch", disable=not progress):
@@ -161,6 +163,7 @@ def _check_all(
             sizes[row] = *data.shape[1:], (~mask).sum()
             shares[names[row]] = says_outside(mask)
             spectra[row] = check_patch(data, mask, wavelengths, unit, names[row]) * UNITS[unit]
+            pixels[row] = digest(data[:, ~mask])
         except PatchError as error:
             if refuse and mask_means is None:  # the first patch may only be the first of all
                 shares |= _shares_of(pairs, names, range(row + 1, min(len(pairs), row + _MORE_MASKS)))
@@ -171,6 +174,18 @@ def _check_all(
             problems[row] = error
     if mask_means is None and (of_all := inverted_masks(shares)) is not None:
         raise of_all
+    left_out = {names[row] for row in problems}
+    if mask_means != "outside" and (odd := [name for name in odd_masks(shares) if name not in left_out]):
+        look = counted(len(odd), "mask looks", "masks look")
+        warnings.warn(
+            f"{look} inverted, unlike most others, since the middle of the patch is outside the field rather than its "
+            f"edge: {', '.join(map(str, odd[:_MOST_REASONS]))}{', ...' * (len(odd) > _MOST_REASONS)}",
+            stacklevel=3,
+        )
+    first = first_copies(pixels)
+    if number := len(first) - len(np.unique(first)):
+        copies = counted(number, "patch is a copy", "patches are copies")
+        warnings.warn(f"{copies} of others, pixel by pixel: {named_copies(first, names)}", stacklevel=3)
     table = pd.DataFrame(sizes, columns=["height", "width", "pixels"])
     return Patches(pairs, wavelengths, [], table, spectra, scale=UNITS[unit]), problems
 

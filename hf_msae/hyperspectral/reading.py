@@ -52,7 +52,9 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
     names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
     for name, column in zip(names, Y.T, strict=True):
         if np.ptp(column) == 0:
-            raise ValueError(f"target {name} is {column[0]:g} in all rows: there is nothing to predict")
+            others = [each for each in names if each != name]
+            hint = f". Choose others (--targets {' '.join(others)})" if others else ""
+            raise ValueError(f"target {name} is {column[0]:g} in all rows: there is nothing to predict{hint}")
     return Y, tuple(names), None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -36,8 +37,13 @@ class NpzFiles(Sequence):
                 data, mask = content["data"], content["mask"]
         except PatchError:
             raise
-        except (BadZipFile, OSError, ValueError, EOFError) as error:
-            raise PatchError(file, "file", f"it cannot be read as npz: {error}") from error
+        except (BadZipFile, OSError, ValueError, TypeError, EOFError, zlib.error) as error:
+            problem = "it is damaged, or no npz file"  # where numpy's message is about pickles, or about `with`
+            if isinstance(error, OSError):
+                problem = f"it cannot be read: {error}"
+            elif isinstance(error, ValueError) and is_zipfile(file):
+                problem = "it is damaged, or holds objects instead of numbers"
+            raise PatchError(file, "file", problem) from error
         return _cube(data, file), as_mask(mask, data.shape, file)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from .copies import digest, first_copies, keep_together, remark_on_copies
 from .fitted import Fitted
 from .fixed import FixedClassifier
 from .hybrid_of_features import as_fit_arguments
@@ -51,6 +52,7 @@ class Subject:
         remarks: What was done to the data.
         ids: Names of the rows, None if they have none.
         model_name: What messages call the model; its class by default.
+        copies: The first equal row of each row (see `first_copies`), None if all rows differ or no model is fitted.
     """
 
     model: Any
@@ -70,6 +72,7 @@ class Subject:
     remarks: tuple[str, ...] = ()
     ids: tuple[str, ...] | None = None
     model_name: str | None = None
+    copies: np.ndarray | None = None
 
     @property
     def called(self) -> str:
@@ -79,8 +82,7 @@ class Subject:
     @property
     def is_fixed(self) -> bool:
         """Whether the model is tested as it is, instead of being fitted in folds."""
-        model = self.model.model if isinstance(self.model, ModelOfPatches) else self.model
-        return getattr(model, "keeps_what_it_learned", False)
+        return _keeps_what_it_learned(self.model)
 
     @property
     def error_name(self) -> str:
@@ -171,10 +173,19 @@ class Subject:
             found[test] = self.fit(train, columns)(self.X[test])
         return found
 
+    def drawn_folds(self, folds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Draw other folds of the same sizes; copies stay together, which may change the sizes."""
+        return keep_together(rng.permutation(folds), self.copies, rng)
+
     @cached_property
     def squared_errors(self) -> np.ndarray:
         """Squared errors of `predictions` (n, t)."""
         return (self.Y - self.predictions) ** 2
+
+
+def _keeps_what_it_learned(model: Any) -> bool:
+    model = model.model if isinstance(model, ModelOfPatches) else model
+    return getattr(model, "keeps_what_it_learned", False)
 
 
 def splits(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -248,6 +259,23 @@ def make_subject(
     folds = np.empty(n, dtype=np.int64)
     for fold, (_, test) in enumerate(splitter):
         folds[test] = fold
+    copies: np.ndarray | None = first_copies(map(digest, X))
+    distinct, is_fixed = len(np.unique(copies)), _keeps_what_it_learned(model)
+    if distinct < n:
+        names_of_rows = [f"row {row}" for row in range(n)] if ids is None else ids
+        done.append(remark_on_copies(copies, names_of_rows, known, is_fixed))
+    if distinct == n or is_fixed:
+        copies = None
+    elif distinct < num_folds:
+        raise ValueError(f"X has {n} rows, but only {distinct} that differ, too few for {num_folds} folds")
+    folds = keep_together(folds, copies, np.random.default_rng(seed))
+    if copies is not None and classes is not None:
+        for train, _ in splits(folds):
+            if len(lacking := np.flatnonzero(~np.isin(np.arange(len(classes)), labels[train]))):
+                raise ValueError(
+                    f"all rows of class {str(classes[lacking[0]])!r} of y are in one fold, where copies stay "
+                    "together: leave the class out, or join it with another"
+                )
     table = read_features(features, names, X.shape[1])
     return Subject(
         model,
@@ -267,4 +295,5 @@ def make_subject(
         (*remarks, *done),
         None if ids is None else tuple(ids),
         model_name,
+        copies,
     )

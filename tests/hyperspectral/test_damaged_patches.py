@@ -1,6 +1,9 @@
 """What is wrong with a patch is named with its file and field."""
 
+import io
 import pickle
+import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -110,10 +113,21 @@ def test_files_that_are_not_patches_are_named(copy):
     with pytest.raises(PatchError, match="cube") as error:
         load(copy)
     assert (error.value.file, error.value.field) == (str(file), "data")
-    file.write_bytes(b"nothing")
-    with pytest.raises(PatchError, match="npz") as error:
+    whole = (copy / "train_data" / "1.npz").read_bytes()
+    array = io.BytesIO()
+    np.save(array, np.ones(3))
+    damaged = bytearray(whole)
+    damaged[200:260] = bytes(60)  # within the compressed numbers
+    for content in (b"nothing", b"", whole[: len(whole) // 2], bytes(damaged), array.getvalue()):
+        file.write_bytes(content)
+        with pytest.raises(PatchError, match="damaged") as error:
+            load(copy)
+        assert (error.value.file, error.value.field) == (str(file), "file")
+        assert "pickle" not in str(error.value)
+    np.savez(file, data=np.array([None]), mask=np.ones(1))
+    with pytest.raises(PatchError, match="objects") as error:
         load(copy)
-    assert error.value.file == str(file)
+    assert error.value.file == str(file) and "pickle" not in str(error.value)
 
 
 def test_inverted_masks_are_noticed_together(made):
@@ -152,6 +166,26 @@ def test_one_inverted_mask_is_named_alone(made):
     with pytest.raises(PatchError, match="0 everywhere") as error:
         load(pairs, wavelengths=made.wavelengths)
     assert (error.value.file, error.value.field) == (f"patch {place}", "mask")
+
+
+def test_a_mask_that_looks_inverted_among_others_is_warned_of(made):
+    ring = np.pad(np.zeros((6, 6), dtype=bool), 2, constant_values=True)
+    spectra = made.mean_spectra[:, :, None, None] * np.linspace(0.9, 1.1, 100).reshape(10, 10)
+    options = {"wavelengths": made.wavelengths, "ids": list("abcde")}
+    with pytest.warns(UserWarning, match="^1 mask looks inverted.*: patch d$"):
+        load([(data, ~ring if row == 3 else ring) for row, data in enumerate(spectra)], **options)
+    full = np.zeros_like(ring)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load([(data, ring) for data in spectra], **options)
+        load([(data, ~ring if row == 3 else full) for row, data in enumerate(spectra)], **options)
+
+
+def test_copies_are_named(copy):
+    files = copy / "train_data"
+    shutil.copy(files / "1.npz", files / "4.npz")
+    with pytest.warns(UserWarning, match="^1 patch is a copy.*4.npz of .*1.npz$"):
+        assert load(copy).ids == ["0", "1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(("unit", "factor"), [("reflectance", 10000), ("percent", 100)])

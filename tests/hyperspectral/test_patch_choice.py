@@ -141,12 +141,12 @@ def test_patches_that_are_left_out_are_not_checked(made):
     ids=["integers", "integral floats", "ids", "few fractions"],
 )
 def test_numbers_of_groups_are_names(labels, names):
-    subject = make_subject(Ridge(), np.ones((60, 1)), np.arange(60.0), {"plot": labels})
+    subject = make_subject(Ridge(), np.eye(60), np.arange(60.0), {"plot": labels})
     assert set(subject.groups["plot"]) == names and subject.remarks == ()
 
 
 def test_measurements_are_cut_and_the_report_says_so():
-    subject = make_subject(Ridge(), np.ones((60, 1)), np.arange(60.0), {"height": np.linspace(0, 1, 60)})
+    subject = make_subject(Ridge(), np.eye(60), np.arange(60.0), {"height": np.linspace(0, 1, 60)})
     assert len(set(subject.groups["height"])) == 5
     (remark,) = subject.remarks
     assert "height" in remark and "60" in remark and "5 quantiles" in remark

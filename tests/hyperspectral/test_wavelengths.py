@@ -111,7 +111,9 @@ def test_attacks_on_patches_take_their_wavelengths_or_those_of_their_transformer
     patches = make_patches(20, edges=(11, 11), wavelengths=np.linspace(500, 900, 9))
     transformer = MeanSpectrum().fit(patches) if known_by == "transformer" else FunctionTransformer()
     pairs = patches if known_by == "patches" else [(np.ones((9, 5, 5)), np.zeros((5, 5), dtype=bool))] * 20
-    subject = make_subject(Ridge(), np.ones((20, 9)), np.arange(20.0), patches=pairs, transformer=transformer)
+    subject = make_subject(
+        Ridge(), np.arange(180.0).reshape(20, 9), np.arange(20.0), patches=pairs, transformer=transformer
+    )
     _, attacks, remarks = _inputs(subject)
     units = {attack.name: attack.unit for attack in attacks}
     if known_by == "nobody":

@@ -88,7 +88,7 @@ def shortcuts(subject: Subject) -> Outcome:
         ):
             remarks.append(f"{grouping}: without one group, all rows are of one class, so none can be left out.")
             continue
-        matched = np.random.default_rng(subject.seed).permutation(left_out)
+        matched = subject.drawn_folds(left_out, np.random.default_rng(subject.seed))
         random, unseen = (_comparable(subject, subject.predict_folds(folds), folds) for folds in (matched, left_out))
         values, draws = score_draws(subject, random, unseen, _group_means(subject, places))
         index, index_draws = values[0] - values[1], draws[0] - draws[1]

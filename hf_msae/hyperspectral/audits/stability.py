@@ -39,7 +39,7 @@ def stability(subject: Subject) -> Outcome:
     predictions = [subject.predictions]
     for seed in range(1, number):
         rng = np.random.default_rng((subject.seed, seed))
-        folds = rng.permutation(subject.folds)
+        folds = subject.drawn_folds(subject.folds, rng)
         found = np.empty_like(subject.Y)
         for fold in np.unique(folds):
             test = folds == fold
