@@ -25,7 +25,7 @@ from .hybrid_of_features import of_features
 from .mean_spectrum import MeanSpectrum
 from .model_of_patches import ModelOfPatches, RememberedSpectra
 from .patches import Chosen, Patches, Resampled
-from .reading import read_targets
+from .reading import FIELD_SIZE, read_targets
 from .sources import NpzFiles
 
 
@@ -85,7 +85,7 @@ def inputs_of_patches(
     if groups is None:
         groups = dict(patches.groups)
         if len(np.unique(patches.size_classes)) > 1:
-            groups["field_size"] = patches.size_classes
+            groups[FIELD_SIZE] = patches.size_classes
     are_images = bool(patches.sizes["pixels"].max() > 1)
     is_remembered = isinstance(transformer, RememberedSpectra)
     X = kept_features(patches, transformer.spectra if is_remembered else transformer, output_dir)

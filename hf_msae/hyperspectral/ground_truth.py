@@ -288,4 +288,6 @@ def _check_target(table: pd.DataFrame, column: str, target: str, id_column: str 
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         patch = table[id_column].iloc[row] if id_column is not None else row
-        raise PatchError(name, str(column), f"{table[column].iloc[row]} of patch {patch} is no value of {target}")
+        value = table[column].iloc[row]
+        way_out = ": targets are numbers, so number classes (0, 1, ...)" if isinstance(value, str) else ""
+        raise PatchError(name, str(column), f"{value} of patch {patch} is no value of {target}{way_out}")

@@ -11,6 +11,8 @@ import pandas as pd
 from .._utils.wording import class_title, counted
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
+FIELD_SIZE = "field_size"
+"""The grouping that comes with patches of several sizes, without anyone having named a farm, instrument or date."""
 _MOST_VALUES, _BINS = 20, 5  # of a grouping by a measurement
 
 

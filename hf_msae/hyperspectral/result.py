@@ -17,6 +17,7 @@ from .._utils.atomic import make_folder
 from .._utils.json_files import json_records, write_json, write_text
 from .._utils.wording import counted, joined
 from ..statistics import SEVERITIES, Finding, Result
+from .reading import FIELD_SIZE
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,7 +55,8 @@ class RedTeamReport(Result):
         but = self._not_cleared()
         if not self.findings:
             if "performance" not in self.tables:  # nor wrong with a model of nothing
-                return f"{tests} of {model} found nothing; whether it predicts at all was not tested"
+                also = f", and {but}" if but else ""
+                return f"{tests} of {model} found nothing; whether it predicts at all was not tested{also}"
             if but:
                 return f"{tests} of {model} found nothing, but {but}"
             return f"{tests} found nothing wrong with {model}"
@@ -65,15 +67,38 @@ class RedTeamReport(Result):
         return f"{gravest}; {but}" if but else gravest
 
     def _not_cleared(self) -> str:
-        """Say for which targets no finding is no all-clear; nothing if there are none, or if that was not tested."""
-        if "performance" not in self.tables:
-            return ""
-        weak, parts = self._not_predicted(), []
+        """Say of which targets and groupings no finding is no all-clear; nothing if of none, or if none was tested."""
+        weak, parts = self._not_predicted() if "performance" in self.tables else [], []
         if weak:
             parts.append(f"{joined(weak)} {'is' if len(weak) == 1 else 'are'} not shown to be predicted at all")
         if unknown := list(self.unknown_ends()):
             parts.append(f"whether predictions of {joined(unknown)} follow extreme values is not known")
+        if unread := self._not_read():
+            parts.append(unread)
         return ", and ".join(parts)
+
+    def _not_read(self) -> str:
+        """Say that nothing is known of shortcuts, and why; nothing if it is known, or if nobody asked."""
+        if "shortcuts" not in self.about.get("audits", ()):
+            return ""
+        given = [name for name in self.about.get("groupings", ()) if name != FIELD_SIZE]
+        tables = [self.tables[name] for name in ("shortcuts", "pulls") if name in self.tables]
+        tested = {name for table in tables for name in table["grouping"]}
+        untested = [name for name in given if name not in tested]
+        if given and not untested:
+            return ""
+        is_spectral = self.about.get("is_spectral")
+        if not tables:
+            why = "since the model is not fitted again"
+        elif untested:
+            why = "for reasons that the remarks give"
+        elif is_spectral:
+            why = "since no such column was given (groups, --group_table)"
+        else:
+            why = "since no grouping was given (groups, --groups)"
+        what = f"the {joined(untested)}" if untested else "a farm, an instrument or a date"
+        what = what if untested or is_spectral else "a source or another group"
+        return f"whether predictions rest on {what} is not known, {why}"
 
     def unknown_ends(self) -> dict[str, list[str]]:
         """Return the targets that are predicted, but of some extreme values of which nothing is known, and which."""

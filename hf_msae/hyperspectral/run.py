@@ -32,7 +32,7 @@ from .audits.concepts import concepts
 from .audits.outcome import Outcome
 from .audits.performance import performance
 from .audits.pruning import pruning
-from .audits.shortcuts import shortcuts
+from .audits.shortcuts import is_spectral, shortcuts
 from .audits.stability import stability
 from .fixed import FixedClassifier
 from .from_patches import inputs_of_patches
@@ -56,7 +56,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 7
+_FORMAT = 8
 """Outcomes of another format are measured again."""
 
 
@@ -189,6 +189,8 @@ def red_team(
         "columns": subject.X.shape[1],
         "targets": list(subject.targets),
         "groupings": list(subject.groups),
+        "audits": chosen,
+        "is_spectral": is_spectral(subject),
         "is_fixed": subject.is_fixed,
         "num_folds": num_folds,
         "seed": seed,

@@ -50,7 +50,8 @@ MEANINGS = {
     ),
     "attacks": (
         "Errors against the strength of attacks. The dashed line is predicting the mean, the dotted one the "
-        "strength that a model has to survive; bands are 95% intervals."
+        "strength that a model has to survive; bands are 95% intervals. Noise of patches is that of each pixel, which "
+        "a mean over the field averages away, and not of the sensor as a whole, as gain, offset, tilt and shift are."
     ),
 }
 """What each figure shows, in the order of the page."""

@@ -34,6 +34,7 @@ class Finding:
         kind: Candidates of one kind, such as those of several targets, become one finding: the gravest, with the
             others as evidence.
         subject: What distinguishes it from others of its kind, such as the target.
+        below: Whether small values of the metric are bad.
     """
 
     severity: str | None
@@ -48,6 +49,7 @@ class Finding:
     audit: str
     kind: str = ""
     subject: str = ""
+    below: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields; an infinite end of an interval becomes None."""
@@ -121,7 +123,8 @@ def candidate(
     p_value = float(norm.sf(distance / spread)) if spread > 0 else float(distance <= 0)
     p_value = min(1.0, 2 * p_value) if two_sided else p_value
     severity = graded(low, high, limits, below)
-    return Finding(severity, title, metric, float(value), low, high, evidence, advice, p_value, audit, kind, subject)
+    words = (evidence, advice, p_value, audit, kind, subject)
+    return Finding(severity, title, metric, float(value), low, high, *words, below)
 
 
 def graded(low: float, high: float, limits: Sequence[float], below: bool = False) -> str | None:
@@ -141,7 +144,8 @@ def graded(low: float, high: float, limits: Sequence[float], below: bool = False
 def confirmed(candidates: Sequence[Finding], alpha: float) -> tuple[Finding, ...]:
     """Turn candidates into findings: those that stay significant when all tests are corrected together.
 
-    Candidates of one kind become one finding, the gravest; the others are added to its evidence.
+    Candidates of one kind become one finding, the gravest, and of equally grave ones the one with the largest effect;
+    the others are added to its evidence.
 
     Args:
         candidates: All tests of a report, also those that found nothing.
@@ -162,7 +166,11 @@ def confirmed(candidates: Sequence[Finding], alpha: float) -> tuple[Finding, ...
     for each, p in found:
         kinds.setdefault((each.audit, each.kind), []).append((each, p))
     findings = []
-    for (first, p), *others in kinds.values():
+    for (gravest, _), *_ in kinds.values():
+        members = kinds[gravest.audit, gravest.kind]
+        alike = [pair for pair in members if (pair[0].severity, pair[0].metric) == (gravest.severity, gravest.metric)]
+        first, p = max(alike, key=lambda pair: -pair[0].value if pair[0].below else pair[0].value)
+        others = [pair for pair in members if pair[0] is not first]
         evidence = first.evidence
         if others:
             also = "; ".join(f"{o.title}: {o.value:.3g} ({o.low:.3g} to {o.high:.3g})" for o, _ in others)

@@ -1,6 +1,9 @@
 """Shortcuts: predictions that rest on a group are found, and what cannot be tested is said."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
@@ -48,6 +51,41 @@ def test_groups_of_single_rows_are_remarked_on():
     found = red_team(MODEL, X, y, hours, features=table, audits=["shortcuts", "bands"], **QUICK)
     assert [remark.split(":")[0] for remark in found.remarks if "60 groups of 60 rows" in remark] == ["hour", "hour"]
     assert found.tables["shortcuts"].empty and "hour" not in set(found.tables["bands"]["name"])
+
+
+@pytest.mark.parametrize(
+    ("groups", "of_spectra", "named"),
+    [
+        ({}, True, ("farm", "--group_table")),
+        ({"field_size": np.arange(60) % 2}, True, ("farm", "--group_table")),
+        ({"field_size": np.arange(60) % 2}, False, ("group", "--groups")),
+        ({"drone": np.repeat("old", 60), "camera": np.arange(60)}, True, ("drone and camera", "remarks")),
+        ({"drone": np.repeat("old", 60), "camera": np.arange(60) % 2}, True, ("the drone is", "remarks")),
+        ({"camera": np.arange(60) % 2}, True, ()),
+    ],
+)
+def test_a_verdict_says_that_shortcuts_are_not_known(groups, of_spectra, named, monkeypatch):
+    monkeypatch.setattr(RedTeamReport, "figures", lambda self: {})
+    X, y, _, table = spectra(n=60)
+    features = table if of_spectra else None
+    found = red_team(MODEL, X, y[["K"]], groups, features=features, audits=["shortcuts"], **QUICK)
+    found = replace(found, findings=(), num_tests=9)
+    performance = pd.DataFrame([("K", "r2", 0.5, 0.4, 0.6)], columns=["target", "metric", "value", "low", "high"])
+    others = replace(found, tables={**found.tables, "performance": performance})
+    for verdict in (found.verdict(), others.verdict(), others.to_html(), RedTeamReport.from_dict(others.to_dict())):
+        said = str(verdict)
+        assert ("whether predictions rest on" in said) == bool(named) and ("nothing wrong" in said) <= (not named)
+        assert all(each in said for each in named)
+    assert ("farm" in others.to_html()) == ("farm" in named), "by the verdict and a remark"
+    remarks = [each for each in found.remarks if "nothing is known of shortcuts" in each]
+    assert len(remarks) == (set(groups) <= {"field_size"}) and ("farm" in "".join(remarks)) == ("farm" in named)
+
+
+@pytest.mark.parametrize(("groups", "what"), [((), "a farm, an instrument or a date"), (("date",), "the date")])
+def test_a_verdict_on_a_model_that_is_not_fitted_again_says_so(groups, what):
+    about = {"audits": ["shortcuts", "performance"], "groupings": ["field_size", *groups], "is_spectral": True}
+    verdict = RedTeamReport((), {}, (), about | {"is_fixed": True}, num_tests=9).verdict()
+    assert f"rest on {what} is not known" in verdict and "not fitted again" in verdict
 
 
 def test_a_group_is_found_behind_predictions_some_of_which_are_far_off():

@@ -102,7 +102,7 @@ def test_without_wavelengths_haze_is_not_defined(are_known):
     units = {attack.name: attack.unit for attack in attacks}
     assert ("haze" in units) == are_known != (p.NO_HAZE in remarks)
     assert any("2.0% of the light in the first band (462 nm)" in each for each in remarks) == are_known
-    assert units["shift"] == ("bands of 12.3 nm" if are_known else "bands")
+    assert units["shift"] == ("bands of 12.3 nm" if are_known else "bands") and "pixel" not in units["noise"]
     assert (inputs.wavelengths is not None) == are_known
 
 
@@ -116,6 +116,7 @@ def test_attacks_on_patches_take_their_wavelengths_or_those_of_their_transformer
     )
     _, attacks, remarks = _inputs(subject)
     units = {attack.name: attack.unit for attack in attacks}
+    assert "each pixel" in units["noise"], "which a mean over pixels averages away"
     if known_by == "nobody":
         assert remarks == [p.NO_HAZE] and units["shift"] == "bands"
     else:

@@ -61,3 +61,14 @@ def test_candidates_of_a_kind_become_one_finding():
     assert "K: 0.15" in first.evidence and "Seen." in first.evidence
     assert (second.audit, second.severity) == ("two", "severe")
     assert first.p_value >= several[1].p_value
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_the_largest_of_equally_grave_effects_leads(below):
+    sign, limits = (-1, (-0.1, -0.2, -0.3)) if below else (1, (0.1, 0.2, 0.3))
+    near = examined(sign * 0.4, 0.001, limits, subject="pH", below=below)  # the surest, so it has the least p-value
+    far = examined(sign * 0.9, 0.1, limits, subject="clay", below=below)
+    assert near.severity == far.severity == "severe" and near.p_value < far.p_value
+    (first,) = confirmed([near, far], 0.05)
+    assert (first.title, first.value) == ("a gap in clay", sign * 0.9)
+    assert f"Of the same kind: a gap in pH: {sign * 0.4}" in first.evidence

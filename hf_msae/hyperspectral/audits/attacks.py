@@ -140,7 +140,7 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
     if on_patches:
         wavelengths = _wavelengths_of_patches(subject)
         inputs = Inputs(subject, np.sort(order[:number]), None, True, wavelengths)
-        return inputs, (*spectral_attacks(wavelengths), *SPATIAL), [about_haze(wavelengths)]
+        return inputs, (*spectral_attacks(wavelengths, of_pixels=True), *SPATIAL), [about_haze(wavelengths)]
     rows = np.sort(order[: ROWS_PER_PATCH * number])
     if subject.patches is not None:
         remarks = ["Patches were given without the transformer that turns them into X, so only X was attacked."]

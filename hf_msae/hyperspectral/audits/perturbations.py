@@ -167,14 +167,16 @@ def about_haze(wavelengths: np.ndarray | None) -> str:
 _HAZE = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-def spectral_attacks(wavelengths: np.ndarray | None) -> tuple[Attack, ...]:
+def spectral_attacks(wavelengths: np.ndarray | None, of_pixels: bool = False) -> tuple[Attack, ...]:
     """Return what may happen to spectra.
 
     Args:
         wavelengths: Centers of the bands in nm; None if unknown, and haze is then left out.
+        of_pixels: Whether the spectra are those of the pixels of patches, each of which has noise of its own.
     """
+    unit = "share of the mean, in each pixel" if of_pixels else "share of the mean reflectance"
     found = (
-        Attack("noise", "share of the mean reflectance", (0.0025, 0.005, 0.01, 0.02, 0.05), 0.005, noise),
+        Attack("noise", unit, (0.0025, 0.005, 0.01, 0.02, 0.05), 0.005, noise),
         Attack("gain", "relative change", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, gain),
         Attack("offset", "share of the mean reflectance", (0.005, 0.01, 0.02, 0.05, 0.1), 0.01, offset),
         Attack("tilt", "relative change at the ends", (0.01, 0.02, 0.05, 0.1, 0.2), 0.02, tilt),

@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..._utils.wording import counted, joined
 from ...statistics import candidate, log_odds, wilson_interval
+from ..reading import FIELD_SIZE
 from ..subject import ALL, Subject, splits
 from .distance import far_rows
 from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, scores, target_names
@@ -38,6 +39,15 @@ _MOST_FOLDS, _FEWEST_ROWS, _MOST_COMPONENTS = 10, 10, 30
 _MOST_LEFT_OUT = 50  # groups: one of more has little weight
 _FEWEST_OF_GROUP = 5  # rows, to learn from some and to read the group of the others
 _ALONE = 0.9  # of rows that are the only one of their group: leaving groups out is leaving rows out
+_NO_GROUPS = (
+    "No grouping was given, so nothing is known of shortcuts: name columns, such as the source or the camera of the "
+    "rows, with groups (--groups)."
+)
+_NO_GROUPS_OF_SPECTRA = (
+    "No column of farms, instruments or dates was given, so nothing is known of shortcuts: have one in the ground "
+    "truth or in a CSV file of its own (group_table, --group_table), named farm, field, site, date, instrument, "
+    "campaign or source, or name it with groups (--groups)."
+)
 _ADVICE = (
     "Report the score with a {grouping} left out, since that is what a new one will see. Train on more of them, "
     "remove what identifies them (standardize within each, or erase the direction), and check again."
@@ -56,13 +66,14 @@ def shortcuts(subject: Subject) -> Outcome:
     """
     records, candidates, remarks = [], [], []
     not_predicted: dict[tuple[str, ...], list[str]] = {}
-    if not subject.groups:
-        remarks.append("No groups were given, so nothing is known of shortcuts: pass farms, instruments or dates.")
+    is_left_out = subject.is_fixed and subject.classes is None  # no grouping would be of use
+    if set(subject.groups) <= {FIELD_SIZE} and not is_left_out:
+        remarks.append(_NO_GROUPS_OF_SPECTRA if is_spectral(subject) else _NO_GROUPS)
     tables = {}
     if subject.classes is not None:
         tables["pulls"], candidates, more = pulls(subject)
         remarks += more
-    if subject.groups and subject.is_fixed:
+    if is_left_out or (subject.groups and subject.is_fixed):
         see = "" if subject.classes is None else ": see how far groups pull"
         remarks.append(f"The model is not fitted again, so no group was left out{see}.")
         return Outcome(tables, [each for each in candidates if each is not None], remarks)
@@ -133,6 +144,13 @@ def shortcuts(subject: Subject) -> Outcome:
         )
     table = pd.DataFrame(records, columns=COLUMNS)
     return Outcome({"shortcuts": table, **tables}, [each for each in candidates if each is not None], remarks)
+
+
+def is_spectral(subject: Subject) -> bool:
+    """Say whether rows are patches or spectra, which have farms, instruments and dates, and not any other features."""
+    if subject.space is not None:
+        return False
+    return subject.patches is not None or bool(subject.features["band"].notna().any())
 
 
 def _comparable(subject: Subject, predictions: np.ndarray, folds: np.ndarray) -> np.ndarray:
