@@ -75,7 +75,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     control = Control(pictures.images, args.seed, progress=not source.disable_tqdm)
     known = KnownPictures.of_control(control, pictures)
     if args.truth is not None:
-        known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control.progress)
+        known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control)
     proposer = _proposer(args, source.device)
     proposer.check()
     imager = _imager(args, model, [control, known.control], source.device)

@@ -50,7 +50,8 @@ class LabelArguments:
     max_control: int = flag("Largest number of control pictures: rows spread over the dataset.", 1000)
     truth: str | None = flag(
         "Pictures whose contents are known, given like --control, on which labels are checked: scenes, or a dataset "
-        "with a column of tags or boolean columns. By default the control pictures that the search does not use.",
+        "with a column of tags or boolean columns. By default the control pictures that the search does not use; "
+        "those that it uses are left out.",
         None,
     )
     truth_split: str | None = flag("Split of --truth, if it has several.", None)

@@ -89,18 +89,32 @@ class KnownPictures:
         return cls(control, rows, pictures.truth(rows))
 
     @classmethod
-    def open(cls, source: str, split: str | None, column: str, progress: bool) -> KnownPictures:
-        """Open pictures for this purpose.
+    def open(cls, source: str, split: str | None, column: str, searched: Control) -> KnownPictures:
+        """Open pictures for this purpose, and leave out those that searches use as control pictures.
 
         Raises:
-            ValueError: It is not known what they show.
+            ValueError: It is not known what they show, or searches use all of them.
         """
+        from transformers.utils import logging
+
         from ..neuron_labels.control import Control
+        from ..neuron_labels.imagers.base import image_sha256
 
         pictures = Pictures.open(source, split, column)
         if (truth := pictures.truth()) is None:
             raise ValueError(f"labels cannot be checked on {source}: {NO_TRUTH}")
-        return cls(Control(pictures.images, progress=progress), range(len(pictures.rows)), truth)
+        control = Control(pictures.images, progress=searched.progress)
+        seen = {image_sha256(searched.picture(row)) for row in searched.search_rows}
+        rows = [row for row in range(len(control)) if image_sha256(control.picture(row)) not in seen]
+        if not rows:
+            raise ValueError(f"labels cannot be checked on {source}: the search uses all of it as control pictures")
+        if left_out := len(control) - len(rows):
+            logging.get_logger(__name__).warning(
+                f"labels are checked on {len(rows)} of the {len(control)} pictures of {source}: the search uses the "
+                f"other {left_out} as control pictures"
+            )
+            truth = pictures.truth(rows)
+        return cls(control, rows, truth)
 
     def check(self, labels: NeuronLabels, model: VisionTextMSAE, k: int | None, seed: int) -> LabelChecks | None:
         """Check labels of latents; None without truth or labels."""

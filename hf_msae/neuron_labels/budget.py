@@ -17,7 +17,7 @@ class Budget:
     Attributes:
         calls: Calls of the language model. Those that repeat a malformed answer or a failed call may exceed it.
         tokens: Tokens of prompts and answers. The last answers may exceed it, since they are counted afterwards.
-        images: Pictures that are made.
+        images: Pictures that are made. A label takes at least `images_per_concept + confirm_images` of them.
         seconds: Time. Labels that were found in time are still confirmed.
         cost: Money, in the currency of the prices that the proposer and the imager were given. Pictures do not exceed
             it, the last answers may.
@@ -96,7 +96,10 @@ class Meter:
                     else ""
                 )
                 spent = getattr(self.spent, name)
-                raise BudgetSpentError(f"the budget of {limit:g} {name} does not allow more ({spent:g} spent{kept})")
+                asked = f"{more[name]:g} more" if more.get(name) else "more"
+                raise BudgetSpentError(
+                    f"the budget of {limit:g} {name} does not allow {asked} ({spent:g} spent{kept})"
+                )
 
     def spend(self, **more: float) -> None:
         """Count what was spent."""

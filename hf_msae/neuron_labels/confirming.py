@@ -40,6 +40,7 @@ class Confirmation:
         limit: What that has to reach.
         p_value: Of the Mann-Whitney test.
         problem: Why there is no score.
+        stopped: Why there are fewer pictures than the imager has, if a budget did not allow more.
     """
 
     concept: str
@@ -53,12 +54,22 @@ class Confirmation:
     limit: float = np.nan
     p_value: float = np.nan
     problem: str = ""
+    stopped: str = ""
 
 
 def confirm(
-    trial: Trial, neuron: Neuron, gallery: Gallery, control: np.ndarray, settings: SearchSettings, number: int
+    trial: Trial,
+    neuron: Neuron,
+    gallery: Gallery,
+    control: np.ndarray,
+    settings: SearchSettings,
+    number: int,
+    seen: set[str],
 ) -> Confirmation:
     """Make pictures of a concept that the search did not use, and compare them with fresh control pictures.
+
+    A picture of a collection may belong to several concepts: those in `seen` are left out, and others take their
+    place as long as there are any.
 
     Where much else activates the neuron, more pictures are needed to tell a perfect concept from chance: `number` is
     divided by the share of control pictures that do not activate it as the concept does, if the budget allows that.
@@ -70,6 +81,7 @@ def confirm(
         control: Activations of control pictures that the search did not use.
         settings: Those of the search.
         number: Number of pictures; fewer if the imager has fewer.
+        seen: SHA-256 of the pictures that the search for this neuron's label scored, of whatever concept.
 
     Raises:
         BudgetSpentError: They would cost more than the budget allows.
@@ -78,17 +90,36 @@ def confirm(
     rate = activation_rate(control, trial.activations)
     start, more = settings.most_images, min(_MOST_FACTOR * number, math.ceil(number / (1 - rate)))
     if there_are is not None:
-        start = min(start, max(settings.images_per_concept, there_are // 2))
+        start = len(trial.images)  # where pictures are few, all that are left count
         number, more = min(number, there_are - start), min(more, there_are - start)
     if number < LEAST_IMAGES:
         return Confirmation(concept, problem=f"only {max(0, number)} pictures are left to confirm it")
+    stopped = ""
     try:
         try:
-            images = gallery.draw(concept, settings.seeds(start, more))
+            drawn = gallery.draw(concept, settings.seeds(start, more))
         except BudgetSpentError:  # it may allow the number that was asked for
-            images = gallery.draw(concept, settings.seeds(start, number))
+            drawn = gallery.draw(concept, settings.seeds(start, more := number))
+        images = [name for name in drawn if name not in seen]
+        while missing := more - len(images):
+            start += len(drawn)
+            missing = missing if there_are is None else min(missing, there_are - start)
+            if not missing or (there_are is None and seen.issuperset(drawn)):  # it might go on like that for ever
+                break
+            try:
+                drawn = gallery.draw(concept, settings.seeds(start, missing))
+            except BudgetSpentError as error:
+                if len(images) < LEAST_IMAGES:
+                    raise
+                stopped = str(error)
+                break
+            images += [name for name in drawn if name not in seen]
     except CannotDrawError as error:
         return Confirmation(concept, problem=str(error))
+    if len(images) < LEAST_IMAGES:
+        return Confirmation(
+            concept, problem=f"only {len(images)} pictures are left to confirm it that the search did not see"
+        )
     shown = gallery.activations(neuron, images)
     auc = score("auc", shown, control)
     return Confirmation(
@@ -100,6 +131,7 @@ def confirm(
         auc,
         *reach(auc, rate, len(shown), len(control)),
         p_value(shown, control),
+        stopped=stopped,
     )
 
 

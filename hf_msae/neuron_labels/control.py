@@ -67,6 +67,8 @@ class Control:
                 is_searched[row] = half <= 0
                 half += 1 if half <= 0 else -1
         self.search_rows, self.confirm_rows = np.flatnonzero(is_searched == 1), np.flatnonzero(is_searched == 0)
+        self.hashes: set[str] = set()
+        """SHA-256 of the pictures, once features were read."""
         self._features: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -103,10 +105,12 @@ class Control:
 
     def _read(self, neuron: Neuron) -> np.ndarray:
         starts: Iterable[int] = range(0, len(self), _BATCH)
-        parts = [
-            features_of(neuron, [self.picture(row) for row in range(start, min(start + _BATCH, len(self)))])
-            for start in tqdm(starts, desc="control pictures", unit="batch", disable=not self.progress)
-        ]
+        parts, are_hashed = [], bool(self.hashes)
+        for start in tqdm(starts, desc="control pictures", unit="batch", disable=not self.progress):
+            pictures = [self.picture(row) for row in range(start, min(start + _BATCH, len(self)))]
+            parts.append(features_of(neuron, pictures))
+            if not are_hashed:
+                self.hashes.update(map(image_sha256, pictures))
         return np.concatenate(parts)
 
 

@@ -42,6 +42,7 @@ class Finish:
         self.activations = run.control.activations(each.neuron)
         self.searched = self.activations[run.control.search_rows]
         self.fresh = self.activations[run.control.confirm_rows]
+        self.seen = {name for trial in self.search.trials for name in trial.images}
 
     def label(self) -> NeuronLabel:
         """Confirm the label and the other meanings."""
@@ -112,8 +113,11 @@ class Finish:
         """Confirm a concept; a budget that does not allow that stops the search, so that it is done another time."""
         run = self.run
         run.meter.is_overtime = trial is self.each.best
+        number = run.confirm_images
         try:
-            return confirm(trial, self.each.neuron, run.gallery, self.fresh, run.settings, run.confirm_images)
+            found = confirm(trial, self.each.neuron, run.gallery, self.fresh, run.settings, number, self.seen)
+            self.search.stopped = self.search.stopped or found.stopped
+            return found
         except BudgetSpentError as error:
             self.search.stopped = self.search.stopped or str(error)
             return Confirmation(trial.concept, problem=str(error))

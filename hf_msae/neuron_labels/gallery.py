@@ -123,6 +123,11 @@ class Gallery:
             self._add(concept, seed, self.keep(picture))
         self._note(concept, *({"seed": seed, "sha256": name} for seed, name in zip(seeds, names, strict=True)))
 
+    @property
+    def drawn(self) -> set[str]:
+        """The SHA-256 of all pictures of concepts."""
+        return set(self._drawn.values())
+
     def _add(self, concept: str, seed: int, name: str) -> None:
         self._drawn[concept, seed] = name
         self._of[concept].add(name)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from .._utils.atomic import make_folder
 from .._utils.checks import check_integers
@@ -28,6 +29,8 @@ from .run import Run
 from .scoring import Metric, check_metric
 from .search import LEAST_IMAGES, SearchSettings
 from .words import WordEmbeds, load_word_embeds
+
+logger = logging.get_logger(__name__)
 
 ControlImages = Sequence[ImageInput] | Mapping[str, Sequence[ImageInput]] | Control
 
@@ -191,6 +194,11 @@ def label_neurons(
                 run.all(dict(zip(names, chosen, strict=True)), at_once, bar)
             except ServiceError as error:
                 failure = error
+        if both := len(run.gallery.drawn & control.hashes):
+            logger.warning(
+                f"{both} of the {len(run.gallery.drawn)} pictures that the imager took for concepts are control "
+                "pictures too: no label can be told from these, so give the imager others, as with `exclude=`"
+            )
         found = tuple(run.found[name] for name in names if name in run.found)
         labels = NeuronLabels(found, meter.to_dict(), run.problems)
         if folder is not None:

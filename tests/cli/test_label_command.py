@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from hf_msae.cli import label
 from hf_msae.cli.opening import NamedModelArguments
+from hf_msae.cli.pictures import KnownPictures
 from hf_msae.concepts import ConceptTable
-from hf_msae.neuron_labels import FunctionNeuron, NeuronLabels, label_neuron
+from hf_msae.neuron_labels import Control, FunctionNeuron, NeuronLabels, label_neuron
 from hf_msae.neuron_labels.budget import Spent
 from hf_msae.neuron_labels.evaluation import LabelChecks
 from hf_msae.neuron_labels.retrying import ServiceError
@@ -55,8 +57,6 @@ def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_labels_are_checked_on_the_pictures_of_truth(words, tmp_path, capsys):
-    from datasets import Dataset
-
     from hf_msae.scenes import load_scenes
 
     tags = [["night"], ["snow"]] * 20  # what the column says counts, whatever is in the picture
@@ -71,6 +71,25 @@ def test_labels_are_checked_on_the_pictures_of_truth(words, tmp_path, capsys):
         "night",
         [[40, 20, ""]],
     )
+
+
+def test_truth_leaves_out_the_control_pictures_of_the_search(tmp_path, caplog):
+    pictures = [Image.new("RGB", (8, 8), (5 * shade, 0, 0)) for shade in range(40)]
+    tags = [[f"tag {shade}", "even"] if shade % 2 == 0 else [f"tag {shade}"] for shade in range(40)]
+    dataset = Dataset.from_dict({"image": pictures, "tags": tags})
+    control = Control(pictures, progress=False)
+    dataset.save_to_disk(tmp_path / "all")
+    known = KnownPictures.open(str(tmp_path / "all"), None, "image", control)
+    assert list(known.rows) == control.confirm_rows.tolist()
+    is_even = known.truth.presence[:, known.truth.concepts.index("even")]
+    assert is_even.tolist() == (control.confirm_rows % 2 == 0).tolist()
+    assert "20 of the 40" in caplog.text and str(tmp_path / "all") in caplog.text
+    dataset.select(control.search_rows).save_to_disk(tmp_path / "searched")
+    with pytest.raises(ValueError, match="searched"):
+        KnownPictures.open(str(tmp_path / "searched"), None, "image", control)
+    caplog.clear()
+    dataset.select(control.confirm_rows).save_to_disk(tmp_path / "fresh")
+    assert len(KnownPictures.open(str(tmp_path / "fresh"), None, "image", control).rows) == 20 and not caplog.text
 
 
 @pytest.mark.parametrize(
