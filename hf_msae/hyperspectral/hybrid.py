@@ -12,11 +12,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GroupKFold, KFold
+from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import RobustScaler
 from sklearn.utils.validation import check_is_fitted
 
+from .copies import digest, first_copies, keep_together
 from .eagle_eyes import KNN_TRANSFORMATIONS, EagleEyesFeatures
 from .patches import Pair, Patches, TakesPatches, size_classes
 
@@ -227,7 +228,7 @@ def predict_out_of_fold(
         patches: Patches with targets.
         folds: Number of folds.
         groups: One label per patch (n,), such as `patches.groups["farm"]`: a group is never split. None for random
-            folds.
+            folds, which keep patches of the same mean spectrum together: they are copies.
         random_state: Seed of the folds.
 
     Returns:
@@ -247,7 +248,11 @@ def predict_out_of_fold(
         raise ValueError("the patches have no targets")
     values = patches.targets.to_numpy(dtype=float)
     if groups is None:
-        splits = KFold(folds, shuffle=True, random_state=random_state).split(values)
+        numbers = np.empty(len(values), dtype=np.int64)
+        for fold, (_, test) in enumerate(KFold(folds, shuffle=True, random_state=random_state).split(values)):
+            numbers[test] = fold
+        first = first_copies(map(digest, patches.mean_spectra))
+        splits = PredefinedSplit(keep_together(numbers, first, np.random.default_rng(random_state))).split()
     else:
         splits = GroupKFold(folds).split(values, groups=groups)
     predictions, baseline = np.empty_like(values), np.empty_like(values)

@@ -5,9 +5,12 @@ import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
 
-from hf_msae.hyperspectral import FixedClassifier, Patches, make_patches, red_team
+from hf_msae.hyperspectral import FixedClassifier, MeanSpectrum, Patches, make_patches, red_team
 from hf_msae.hyperspectral.copies import first_copies, keep_together
+from hf_msae.hyperspectral.hybrid import predict_out_of_fold
 from hf_msae.hyperspectral.subject import make_subject
 from tests.hyperspectral.worlds import QUICK
 
@@ -89,6 +92,14 @@ def test_copied_patches_are_named_by_their_ids():
     patches.ids[8:10] = ["copy", "twin"]
     found = red_team(DummyRegressor(), patches, audits=["performance"], **QUICK)
     assert any(f"copy of {made.ids[0]}, twin of {made.ids[3]}" in remark for remark in found.remarks)
+
+
+def test_patches_are_predicted_without_their_copies():
+    made = make_patches(12, seed=0, edges=(11, 12))
+    patches = made[np.repeat(np.arange(12), 2)]
+    nearest = make_pipeline(MeanSpectrum(), KNeighborsRegressor(1))
+    predictions, _ = predict_out_of_fold(nearest, patches, folds=3)
+    assert (predictions[:, 0] != patches.targets["P"]).all()
 
 
 def test_a_constant_target_is_refused_before_features_are_made():
