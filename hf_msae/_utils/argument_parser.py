@@ -22,12 +22,9 @@ from .threads import fit_threads_to_cores
 
 
 def flag(help: str, default: Any = MISSING, aliases: Sequence[str] = ()) -> Any:
-    """A dataclass field that [`MSAEArgumentParser`] turns into a flag.
+    """A dataclass field that [`MSAEArgumentParser`] turns into a flag, which is required without a `default`.
 
-    Args:
-        help: Help text.
-        default: Default value; a list is copied for each instance. Without one, the flag is required.
-        aliases: Names of the flag in the last release, such as "--old_name".
+    A list as default is copied for each instance; `aliases` are names of the flag in the last release, "--old_name".
     """
     metadata = {"help": help, "aliases": tuple(aliases)}
     if isinstance(default, list):
@@ -58,15 +55,9 @@ class MSAEArgumentParser(HfArgumentParser):
     The command line overrides the file, and the file the defaults. Values in the file are converted like those of the
     command line, so that 1e-4, which YAML reads as a string, becomes a float. A key that is not a flag is an error.
 
-    The `metadata["aliases"]` of a field are the names of its flag in the last release, which still work with a
-    DeprecationWarning.
-
-    Args:
-        dataclass_types: Dataclasses whose fields become flags.
-        description: First lines of --help.
-        example: A command that works, shown last in --help.
-        prog: Name of the command, by default of the script.
-        first_words: Fields that may also be given as the first arguments, without their flags.
+    The fields of the dataclasses become flags; their `metadata["aliases"]` still work, with a DeprecationWarning. The
+    fields in `first_words` may also be given as the first arguments, without their flags. `example` is a command that
+    works, shown last in --help.
     """
 
     def __init__(
@@ -110,11 +101,7 @@ class MSAEArgumentParser(HfArgumentParser):
         self.first_words = first_words
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-        """Return one instance of each dataclass. Invalid input ends the process with exit code 2 and one line.
-
-        Args:
-            argv: The arguments, by default those of the process.
-        """
+        """Return one instance of each dataclass. Invalid input ends the process with exit code 2 and one line."""
         argv = list(sys.argv[1:] if argv is None else argv)
         for place, name in enumerate(self.first_words[: len(argv)]):
             if argv[place].startswith("-"):

@@ -89,9 +89,6 @@ def make_folder(path: str | os.PathLike) -> Path:
     """Create the folder that results go to if it does not exist, and return it.
 
     At most one of its parents is created as well: where more are missing, the path is probably mistyped.
-
-    Raises:
-        FileNotFoundError: More than one parent is missing.
     """
     path = Path(path)
     check_parents(path)

@@ -21,11 +21,7 @@ def suggest_built_in(name: str) -> str:
 
 
 def built_in_folder(full_name: str) -> Path:
-    """Return the folder of a backbone of this package, in transformers' format.
-
-    Raises:
-        FileNotFoundError: It is missing from the installation.
-    """
+    """Return the folder of a backbone of this package, in transformers' format."""
     folder = Path(__file__).parents[1] / _world(full_name) / "siglip"
     if not folder.is_dir():
         raise FileNotFoundError(f"the backbone {full_name} is missing from {folder}: reinstall hf_msae")

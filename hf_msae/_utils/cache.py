@@ -25,14 +25,8 @@ def cache_folder(kind: str, mode: int = 0o777) -> Path:
     """Return the folder of one kind of cache, such as "indexes"; it exists and can be written to.
 
     Where the cache cannot be written to (read-only, or in a home folder that does not exist), this is a temporary
-    folder that is removed when the process ends, after one warning.
-
-    Args:
-        kind: Name of the folder.
-        mode: Its permissions if it has to be created.
-
-    Raises:
-        OSError: There is no temporary folder that can be written to either.
+    folder that is removed when the process ends, after one warning. `mode` are its permissions if it has to be
+    created.
     """
     folder = cache_root() / kind
     try:

@@ -16,14 +16,7 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
 
 
 def renamed_arguments(**new_names: str) -> Callable[[Callable], Callable]:
-    """Let a function take keyword arguments by their old names.
-
-    Args:
-        new_names: Old name -> new name, e.g. `renamed_arguments(activations="embeddings")`.
-
-    Returns:
-        A decorator. A call that gives both names raises TypeError.
-    """
+    """Let a function take keyword arguments by their old names, e.g. `renamed_arguments(activations="embeddings")`."""
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)

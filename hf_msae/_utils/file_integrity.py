@@ -71,14 +71,7 @@ def refuse_pointer(path: Path, name: str) -> None:
 def verify_cached(path: Path, name: str, repo_id: str | None, inside: str) -> None:
     """Compare a large file in the Hub's cache with its SHA-256, which is its name in the cache.
 
-    Args:
-        path: Path in the folder of a commit in the cache; other files are not checked.
-        name: Name of the file in messages.
-        repo_id: Its repository; None if unknown.
-        inside: Its path in the repository.
-
-    Raises:
-        ValueError: The file differs from the published one.
+    Files that are not in the folder of a commit in the cache are not checked. `inside` is the path in the repository.
     """
     expected = path.resolve().name if path.is_symlink() else ""
     if re.fullmatch("[0-9a-f]{64}", expected):
@@ -88,17 +81,7 @@ def verify_cached(path: Path, name: str, repo_id: str | None, inside: str) -> No
 
 
 def require_sha256(path: Path, expected: str, name: str, otherwise: str) -> None:
-    """Check the SHA-256 of a file, once in a process.
-
-    Args:
-        path: The file.
-        expected: Its SHA-256, 64 hexadecimal digits.
-        name: Name of the file in messages.
-        otherwise: End of the message if it has another.
-
-    Raises:
-        ValueError: It has another SHA-256.
-    """
+    """Check the SHA-256 of a file, once in a process; errors call it `name`, and end with `otherwise`."""
     state = path.stat()
     known = (str(path.resolve()), state.st_mtime_ns, state.st_size, expected)
     if known in _VERIFIED:

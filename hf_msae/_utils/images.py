@@ -49,22 +49,14 @@ def is_picture(item: ImageInput) -> bool:
 
 
 def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
-    """Convert an image to upright 8-bit RGB.
+    """Convert an image to upright 8-bit RGB; errors call it `name`.
 
     The orientation recorded by a camera (EXIF) is applied, if it can be read. Transparent areas become white. 16-bit
     gray values are divided by 257, where Pillow would clip them at 255. Pillow converts palette, gray, black-and-white
     and CMYK pictures, and those of other color spaces.
 
-    Args:
-        image: A PIL image, a path, what `datasets.Image(decode=False)` gives ("bytes" or else "path"), or uint8 values
-            of shape (height, width), (height, width, 1), (height, width, 3) for RGB or (height, width, 4) for RGBA.
-        name: Name of the image in messages.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The image cannot be decoded, its shape is not that of an image, or the scale of its values is
-            unknown (32-bit).
-        TypeError: It is not an image.
+    An image is a PIL image, a path, what `datasets.Image(decode=False)` gives ("bytes" or else "path"), or uint8
+    values of shape (height, width), (height, width, 1), (height, width, 3) for RGB or (height, width, 4) for RGBA.
     """
     if isinstance(image, str | os.PathLike):
         name, path = f"{name} ({os.fspath(image)})", Path(image).expanduser()
@@ -103,11 +95,7 @@ def readable_formats() -> list[str]:
 
 
 def open_picture(file: BinaryIO) -> Image.Image:
-    """Open and decode a picture of one of the `FORMATS`.
-
-    Raises:
-        Exception: It cannot be decoded: for a damaged file, Pillow raises nearly anything.
-    """
+    """Open and decode a picture of one of the `FORMATS`."""
     image = Image.open(file, formats=readable_formats())
     image.load()
     return image

@@ -18,11 +18,7 @@ T = TypeVar("T")
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write `content` to `path` as indented JSON.
-
-    Raises:
-        ValueError: `content` holds NaN or infinity, which JSON cannot express; use None instead.
-    """
+    """Write `content` to `path` as indented JSON."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text)
 
@@ -47,15 +43,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def from_json(cls: type[T], values: Mapping[str, Any], source: str | os.PathLike) -> T:
-    """Make a dataclass of what a JSON file holds.
+    """Make a dataclass of what a JSON file holds; ValueError for a field that is unknown, missing, or of another type.
 
-    Args:
-        cls: The dataclass. Fields that are dataclasses themselves are made before.
-        values: Values of its fields.
-        source: The file, for messages.
-
-    Raises:
-        ValueError: A field is unknown or missing, or has a value of another type.
+    Errors call the file `source`.
     """
     from huggingface_hub.dataclasses import type_validator  # slow to import, and commands write JSON before
 

@@ -31,9 +31,6 @@ def refuse_missing_path(name: str | os.PathLike, repo_type: str = "model") -> No
 
     It does if it is absolute, begins with . or ~, has several slashes, or its first part is a folder, unless a
     repository of that name is in the cache.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder; the message has the closest one.
     """
     text, path = os.fspath(name), Path(name).expanduser()
     if path.exists():

@@ -13,11 +13,7 @@ _SECONDS = 10  # that the Hub gets to answer whether a dataset exists
 
 
 def refuse_unreachable(name: str) -> None:
-    """Refuse a dataset that is not in a cache if the Hub cannot be reached, which downloads retry for a minute.
-
-    Raises:
-        FileNotFoundError: The Hub does not answer.
-    """
+    """Refuse a dataset that is not in a cache if the Hub cannot be reached, which downloads retry for a minute."""
     in_hub_cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset")
     converted = Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")
     if constants.is_offline_mode() or in_hub_cache.is_dir() or converted.is_dir():

@@ -11,12 +11,7 @@ MOST_FILES = 10_000
 def files_below(folder: Path, what: str) -> list[Path]:
     """Return the files of a folder and its subfolders, in order, without those in hidden subfolders.
 
-    Args:
-        folder: The folder.
-        what: What is looked for, for the message.
-
-    Raises:
-        ValueError: There are more than `MOST_FILES`.
+    More than `MOST_FILES` are refused, with a message that says `what` is looked for.
     """
     found: list[Path] = []
     for place, below, files in os.walk(folder):

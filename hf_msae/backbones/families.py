@@ -68,11 +68,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(model: PreTrainedModel, name: str | None = None) -> Family:
-    """Return the family of a loaded model, or of the class it derives from.
-
-    Raises:
-        ValueError: The class is not supported, or the model has no pooled output.
-    """
+    """Return the family of a loaded model, or of the class it derives from."""
     for base in type(model).__mro__:
         if base.__name__ in FAMILIES:
             if not getattr(getattr(model.config, "vision_config", model.config), "vision_use_head", True):

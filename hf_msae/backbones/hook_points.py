@@ -49,11 +49,9 @@ class HookPoint:
 
 @dataclass(frozen=True)
 class Site:
-    """The module of a model whose output holds the embeddings of a hook point.
+    """The module of a model whose output (batch, [tokens,] width) holds the embeddings of a hook point.
 
-    Attributes:
-        module: Its output is a tensor (batch, [tokens,] width).
-        token: The token that holds the pooled embedding, if the output has several.
+    `token` is the token that holds the pooled embedding, if the output has several.
     """
 
     module: nn.Module
@@ -73,12 +71,11 @@ class Site:
 
     @contextmanager
     def hooked(self, function: Callable[[torch.Tensor], torch.Tensor | None], first: bool = True) -> Iterator[None]:
-        """Call a function with the embeddings of every forward pass inside the block.
+        """Call a function with the embeddings of every forward pass inside the block; what it returns replaces them.
 
-        Args:
-            function: Takes embeddings (batch, [tokens,] width) and returns their replacement, or None to keep them.
-            first: Run before other hooks, so that the hidden states recorded by transformers are those the next block
-                gets; otherwise after them, so that the function sees embeddings that other hooks have changed.
+        It returns None to keep them. With `first`, it runs before other hooks, so that the hidden states recorded by
+        transformers are those the next block gets; otherwise after them, so that the function sees embeddings that
+        other hooks have changed.
         """
 
         def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
@@ -104,9 +101,6 @@ def find_site(model: PreTrainedModel, point: HookPoint) -> Site:
 
     Pooled embeddings are taken where they are final: after the projection of CLIP models, the attention pooling
     (vision) or head (text) of SigLIP models, and the last norm of others.
-
-    Raises:
-        ValueError: The model does not have the hook point.
     """
     blocks = blocks_of(model, point.tower)
     if blocks is None or (point.layer is not None and point.layer >= len(blocks)):
@@ -126,9 +120,8 @@ def find_site(model: PreTrainedModel, point: HookPoint) -> Site:
 def recording(model: PreTrainedModel, hook_points: Sequence[str]) -> Iterator[dict[str, list[torch.Tensor]]]:
     """Record the tokens that leave blocks, in every forward pass of the current thread.
 
-    Yields:
-        For each hook point, a list to which every forward pass adds a float32 tensor (batch, tokens, width), on the
-        model's device and with edits of the model included.
+    For each hook point there is a list to which every forward pass adds a float32 tensor (batch, tokens, width), on
+    the model's device and with edits of the model included.
     """
     recorded: dict[str, list[torch.Tensor]] = {name: [] for name in hook_points}
     thread = threading.get_ident()

@@ -61,10 +61,6 @@ def open_dataset(
         streaming: Read the data row by row instead of downloading and converting it first.
         test_size: Share of the rows of a dataset without splits that become its split "test", always the same ones,
             drawn at random; the others become "train".
-
-    Raises:
-        FileNotFoundError: `source` is neither a file or folder nor a dataset that can be reached on the Hub.
-        ValueError: The split is missing or unknown, the data cannot be read, or `test_size` does not suit them.
     """
     if test_size is not None and streaming:
         raise ValueError("a stream cannot be divided by test_size: leave out one of the two")

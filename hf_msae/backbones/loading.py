@@ -126,11 +126,7 @@ def _load_model(location: str, name: str, revision: str | None, dtype: torch.dty
 
 
 def _has_adapter(location: str, name: str, revision: str | None) -> bool:
-    """Whether an adapter comes with a model, without which its embeddings would be those of the base model.
-
-    Raises:
-        ValueError: It does, but cannot be merged.
-    """
+    """Whether an adapter comes with a model, without which its embeddings would be those of the base model."""
     folder = Path(location)
     if find_adapter_config_file(location, revision=revision) is None:
         weights = next((each for each in _ADAPTER_WEIGHTS if (folder / each).is_file()), None)

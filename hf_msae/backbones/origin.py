@@ -23,12 +23,7 @@ _NOTE = "float32 weights"
 class Origin:
     """The files of a model, and the hash of the weights in them.
 
-    Create it before the model is loaded, and call `loaded` with the model.
-
-    Args:
-        location: Folder, or id on the Hub.
-        revision: Commit on the Hub.
-        load: Loads the model in float32.
+    Create it before the model is loaded, and call `loaded` with the model; `load` loads it in float32.
     """
 
     def __init__(self, location: str, revision: str | None, load: Callable[[], PreTrainedModel]) -> None:

@@ -58,20 +58,9 @@ def open_pictures(
 ) -> Dataset | None:
     """Open the dataset that embeddings were extracted from, with its rows in the order of the embeddings.
 
-    Rows that the extraction left out (`--test_size`, `--max_rows`, unreadable ones) are left out again.
-
-    Args:
-        embeddings: The embeddings, of one or several tokens for each row of the dataset.
-        source: The dataset, as `open_dataset` takes it. Defaults to the one that the embeddings name.
-        split: Its split. Defaults to the one that the embeddings name.
-        flag: What errors tell people to name the dataset with.
-
-    Returns:
-        The dataset, or None if there is no `source` and the embeddings are not of pictures or name no dataset.
-
-    Raises:
-        FileNotFoundError: There is no such dataset.
-        ValueError: The dataset does not have a row for each row of the embeddings.
+    Rows that the extraction left out (`--test_size`, `--max_rows`, unreadable ones) are left out again. `source` and
+    `split` are by default those that the embeddings name; errors tell people to name them with `flag`. None if there
+    is no `source` and the embeddings are not of pictures or name no dataset.
     """
     recorded = embeddings.provenance
     own = recorded.get("dataset") if recorded.get("image_column") is not None else None

@@ -175,12 +175,7 @@ def _report(model: MSAEModel, found: ForeignCheckpoint) -> None:
 
 
 def check_output(output: Path, kind: str, overwrite: bool) -> None:
-    """Check, before any work, that the folder may be written.
-
-    Raises:
-        ValueError: It is a file; or it has files and `overwrite` is false, or files that would be taken for the new
-            model's.
-    """
+    """Check, before any work, that the folder may be written."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"{output} is a file; name a folder")
     if not output.is_dir() or not any(output.iterdir()):

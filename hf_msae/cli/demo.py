@@ -50,11 +50,7 @@ class ServerArguments:
 
 
 def check_address(host: str, port: int) -> None:
-    """Check that a server can listen on an address, before models are loaded.
-
-    Raises:
-        OSError: The port is in use, or the address does not belong to this machine.
-    """
+    """Check that a server can listen on an address, before models are loaded."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

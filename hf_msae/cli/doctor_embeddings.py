@@ -35,13 +35,7 @@ class Embeddings:
 def find_embeddings(folder: Path, msae: MSAEModel, data: str | None) -> tuple[list[Embeddings], list[Path]]:
     """Find embeddings in the model's folder, next to it, and where it was trained.
 
-    Args:
-        folder: Folder of the model.
-        msae: The model.
-        data: Embeddings to look at as well.
-
-    Returns:
-        The embeddings, those of `data` first, and the places that were looked at, the model's folder first.
+    Returns the embeddings, those of `data` first, and the places that were looked at, the model's folder first.
     """
     folder = folder.resolve()
     places = [folder, folder.parent, *_trained_on(folder)]

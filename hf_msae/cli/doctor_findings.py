@@ -38,12 +38,7 @@ class Finding:
 
 
 def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
-    """Look at everything that belongs to a model; return the findings and the commands to run next.
-
-    Raises:
-        OSError: There is no such folder or repository.
-        ValueError: The model belongs to another library.
-    """
+    """Look at everything that belongs to a model; return the findings and the commands to run next."""
     from ..model.modeling_msae import MSAEModel
 
     folder = _folder_of(args.model, args.revision)

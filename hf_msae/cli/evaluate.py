@@ -187,11 +187,7 @@ def measure_latents(
 
 
 def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | None:
-    """Return whether the data was held out from training, or None if that is unknown.
-
-    Raises:
-        ValueError: The flags say so, but the model was trained on these embeddings.
-    """
+    """Return whether the data was held out from training, or None if that is unknown."""
     from ..metrics.measured_data import describe_embeddings, is_same_data
     from ..training.record import TrainingRecord
 

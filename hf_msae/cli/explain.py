@@ -166,12 +166,7 @@ def _called(image: str | Path | None, text: str | None) -> str:
 
 
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
-    """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a dataset.
-
-    Raises:
-        OSError: There is no such file or dataset.
-        ValueError: There is no such column, or it holds no texts.
-    """
+    """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a dataset."""
     from ..backbones.image_text_data import open_dataset
 
     path = Path(source).expanduser()

@@ -20,11 +20,7 @@ _SHOWN = 10
 
 
 def find_pictures(places: Sequence[str]) -> list[Path]:
-    """Return the files that are named, and those with the ending of a picture in the folders that are named.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder, or no picture in a folder.
-    """
+    """Return the files that are named, and those with the ending of a picture in the folders that are named."""
     from .._utils.images import PICTURE_SUFFIXES
 
     found: list[Path] = []
@@ -45,9 +41,6 @@ def explain_pictures(
     """Explain many pictures, print one line for each, and write them to `output`, if it is given.
 
     A picture that cannot be read is left out with a message.
-
-    Raises:
-        ValueError: None can be read.
     """
     from tqdm.auto import tqdm
 
@@ -102,17 +95,10 @@ def save_rows(file: str, found: Sequence[tuple[dict, Sequence[Explanation]]]) ->
 
 
 def coarse_to_fine(explain: Callable[..., Explanation], ks: Sequence[int], top: int) -> dict[str, Explanation]:
-    """Explain an item at several granularities, each showing what it adds to the one before.
+    """Explain an item at several granularities, from coarse to fine: explanations by title.
 
-    A larger k keeps the latents of a smaller one, so its strongest concepts alone would be the same again.
-
-    Args:
-        explain: Explains the item by a number of concepts and a k, like `VisionTextMSAE.explain` with its item.
-        ks: Granularities. Empty: the default of the MSAE.
-        top: Number of concepts per granularity.
-
-    Returns:
-        Explanations by title, from coarse to fine.
+    A larger k keeps the latents of a smaller one, so its strongest concepts alone would be the same again: each shows
+    what it adds to the one before. `explain` takes a number of concepts and a k; without `ks`, that is the MSAE's own.
     """
     if not ks:
         return {"": explain(top)}

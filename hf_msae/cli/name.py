@@ -125,12 +125,7 @@ class NameArguments:
 
 
 def read_vocabulary(args: NameArguments) -> Vocabulary:
-    """Read the words that the flags ask for.
-
-    Raises:
-        OSError: There is no such file or dataset.
-        ValueError: The words cannot be read, or none is left.
-    """
+    """Read the words that the flags ask for."""
     from ..backbones.image_text_data import open_dataset
     from ..concepts import Vocabulary
 

@@ -20,14 +20,7 @@ NO_TRUTH = "no column of tags and no boolean columns say what pictures show; --t
 
 @dataclass(frozen=True)
 class Pictures:
-    """A column of pictures, or rows spread over it.
-
-    Attributes:
-        source: Where they are from.
-        dataset: The dataset.
-        rows: The rows that are taken.
-        column: The column of the pictures.
-    """
+    """Some rows of a column of pictures."""
 
     source: str
     dataset: Dataset
@@ -36,11 +29,7 @@ class Pictures:
 
     @classmethod
     def open(cls, source: str, split: str | None, column: str, most: int | None = None) -> Pictures:
-        """Open what `hf-msae extract` reads, and take at most `most` rows, spread over it.
-
-        Raises:
-            ValueError: There is no such column.
-        """
+        """Open what `hf-msae extract` reads, and take at most `most` rows, spread over it."""
         from datasets import Dataset
 
         from ..backbones.image_text_data import open_dataset
@@ -70,13 +59,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class KnownPictures:
-    """Pictures that labels are checked on.
-
-    Attributes:
-        control: The pictures, whose features it keeps.
-        rows: Those of them that labels are checked on.
-        truth: What is in these; None if that is not known.
-    """
+    """Pictures that labels are checked on: `rows` of those in `control`, and what is in these, if that is known."""
 
     control: Control
     rows: Sequence[int]
@@ -90,11 +73,7 @@ class KnownPictures:
 
     @classmethod
     def open(cls, source: str, split: str | None, column: str, searched: Control) -> KnownPictures:
-        """Open pictures for this purpose, and leave out those that searches use as control pictures.
-
-        Raises:
-            ValueError: It is not known what they show, or searches use all of them.
-        """
+        """Open pictures for this purpose, and leave out those that searches use as control pictures."""
         from transformers.utils import logging
 
         from ..neuron_labels.control import Control

@@ -70,12 +70,7 @@ def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
 
 
 def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
-    """Run all steps and return the metrics in metrics.json.
-
-    Raises:
-        ValueError: A setting is invalid; nothing has been rendered yet.
-        FileExistsError: output_dir holds files that are not of a quickstart.
-    """
+    """Run all steps and return the metrics in metrics.json."""
     output = Path(arguments.output_dir)
     check_output_dir(output, overwrite=True)
     if checkpoints := list_checkpoints(output):
@@ -188,9 +183,8 @@ def check_names(
 ) -> pd.DataFrame:
     """Measure how well the best-named latents detect the concepts in their names.
 
-    Returns:
-        `table.best(number)` with the columns auroc (of the activation of the latent for the concept, over `scenes`),
-        top (the scenes that activate it most, in descending order) and precision (share of them with the concept).
+    Returns `table.best(number)` with the columns auroc (of the activation for the concept, over `scenes`), top (the
+    scenes that activate the latent most, in descending order) and precision (share of them with the concept).
     """
     best = table.best(number).copy()
     active = collect_codes(msae, embeddings, [ColumnCollector(best["latent"])], progress=False)[0].values

@@ -220,11 +220,7 @@ def of_embeddings(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamRep
 
 
 def open_patches(args: RedTeamArguments) -> Patches:
-    """Open the patches that the arguments name.
-
-    Raises:
-        ValueError: They have no targets.
-    """
+    """Open the patches that the arguments name."""
     from ..hyperspectral import load_patches, load_soil_spectra, make_patches
     from ..hyperspectral.ground_truth import chosen_rows
 

@@ -189,11 +189,7 @@ def default_methods(msae: str | None = None, backbone: str | None = None) -> lis
 
 
 def chosen_tasks(args: SwordBenchArguments) -> list[Callable[..., Task]]:
-    """Return what makes the tasks of a run, with the options that are given.
-
-    Raises:
-        ValueError: A task is unknown, or does not have an option.
-    """
+    """Return what makes the tasks of a run, with the options that are given."""
     import inspect
 
     from ..steering.tasks import TASKS
@@ -209,11 +205,7 @@ def chosen_tasks(args: SwordBenchArguments) -> list[Callable[..., Task]]:
 
 
 def chosen_methods(args: SwordBenchArguments) -> dict[str, Edit]:
-    """Return the methods of a run, not yet fitted.
-
-    Raises:
-        ValueError: One is unknown, or needs what is not given.
-    """
+    """Return the methods of a run, not yet fitted."""
     from ..steering import METHODS
 
     possible = default_methods(args.msae, args.backbone)

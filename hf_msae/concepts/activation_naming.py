@@ -114,11 +114,6 @@ class _SumsOfLogs:
     With c = (1 - p) / p, a term is log(1 - p) + log(1 + P / c). The second part is so smooth in c that for all weights
     it is a sum of its values at a few c, whatever P (`_mixtures`). So only these few logarithms are taken, once for
     each sample and word, and the sums over a latent's samples are sums of rows.
-
-    Args:
-        place: Place of each latent's samples among all, the strongest first (latents, samples).
-        active: Which of them activate the latent. The others add nothing.
-        highest: The largest P.
     """
 
     def __init__(self, place: torch.Tensor, active: torch.Tensor, highest: float) -> None:
@@ -141,8 +136,7 @@ class _SumsOfLogs:
 def _mixtures(ratios: np.ndarray, highest: float) -> tuple[list[float], torch.Tensor]:
     """Write log(1 + P / c) for each of the ratios c as a sum over a few nodes, for P from 0 to `highest`.
 
-    Returns:
-        The nodes, and the factors (nodes, ratios) of log(1 + P / node).
+    Returns the nodes, and the factors (nodes, ratios) of log(1 + P / node).
     """
     likely = np.geomspace(1e-9, max(highest, 1e-8), 1000)[:, None]
     wanted = np.log1p(likely / ratios)

@@ -209,12 +209,7 @@ def choose_names(
 ) -> dict[str, np.ndarray]:
     """Choose names and runners-up (-1 if there is none), with the names' agreement and synonyms.
 
-    Args:
-        moments: Moments of the neurons' activations and the pictures' embeddings.
-        pictures: The pictures, ranked by every neuron.
-        words: Unit embeddings of the words (W, d).
-        vocabulary: The words.
-        bar: Progress bar, which advances once for each neuron.
+    `words` are unit embeddings (W, d); `bar` advances once for each neuron.
     """
     candidates, agreements, areas = (each.cpu().numpy() for each in _candidates(moments, pictures, words, bar))
     areas[agreements <= 0] = -1

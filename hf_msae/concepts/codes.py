@@ -104,13 +104,7 @@ def collect_codes(
 class CodeFeed:
     """Feeds batches to collectors, for callers that make a pass of their own; others use `collect_codes`.
 
-    Args:
-        msae: The MSAE, in evaluation mode while batches come.
-        collectors: What to collect.
-        num_rows: Number of rows that will come in total.
-
-    Raises:
-        ValueError: A collector's k is out of range.
+    The MSAE has to be in evaluation mode while batches come; `num_rows` will come in total.
     """
 
     def __init__(self, msae: MSAEModel, collectors: Sequence[Collector], num_rows: int) -> None:
@@ -126,12 +120,9 @@ class CodeFeed:
 
     @torch.no_grad()
     def update(self, first: int, embeddings: torch.Tensor, full_code: torch.Tensor | None = None) -> None:
-        """Feed a batch.
+        """Feed raw embeddings (B, d_in), the first of which is row `first` of the pass.
 
-        Args:
-            first: Place of its first row among the rows of the pass.
-            embeddings: Raw embeddings (B, d_in).
-            full_code: What `msae.full_code` gives for them, if the caller has it.
+        `full_code` is theirs, if the caller has it.
         """
         latents, values, indices = self._encode(embeddings.to(self.msae.device), full_code)
         place = slice(first, first + len(embeddings))
@@ -162,19 +153,7 @@ def open_embeddings(
     split: str | None = None,
     verify: bool = True,
 ) -> EmbeddingDataset:
-    """Open embeddings for an MSAE.
-
-    Args:
-        msae: The MSAE.
-        embeddings: Opened embeddings, or anything `load_embeddings` accepts.
-        column: Column of the embeddings. Defaults to the one named like the MSAE's hook point.
-        split: Split of a dataset that has several.
-        verify: Compare shards with their recorded checksums, as in `load_embeddings`.
-
-    Raises:
-        OSError: There is no such data.
-        ValueError: The embeddings have another width than the MSAE.
-    """
+    """Open embeddings for an MSAE, from anything `load_embeddings` accepts, by default those of its hook point."""
     config = msae.config
     from ..embeddings import EmbeddingDataset, load_embeddings  # here, since datasets takes a second
 

@@ -90,12 +90,7 @@ class LatentColumns:
 
 
 class ColumnCollector(Collector):
-    """Collects `LatentColumns`.
-
-    Args:
-        latents: The latents to keep.
-        k: How many latents of a row count as its strongest, if that is to be known.
-    """
+    """Collects `LatentColumns` of some latents; with a `k`, also whether each is among the k strongest of a row."""
 
     needs_latents = True
 

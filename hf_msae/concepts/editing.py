@@ -52,18 +52,7 @@ class LatentEdit:
         mode: str = "scale",
         keep_residual: bool = True,
     ) -> LatentEdit:
-        """Make an edit from latents or names.
-
-        Args:
-            edits: Values by latent or name, as `latent_of` reads them.
-            num_latents: Number of latents of the MSAE.
-            concepts: Names of the latents.
-            mode: As for `LatentEdit`.
-            keep_residual: As for `LatentEdit`.
-
-        Raises:
-            ValueError: A mode, name or latent is unknown, a value is not finite, or a latent is given twice.
-        """
+        """Make an edit from values by latent or name, as `latent_of` reads them."""
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
         if not edits:
@@ -85,17 +74,11 @@ class LatentEdit:
 def edit_embeddings(
     msae: MSAEModel, embeddings: torch.Tensor, edits: Sequence[LatentEdit], k: int | None = None
 ) -> torch.Tensor | None:
-    """Apply edits to the codes of embeddings, one after the other.
+    """Apply edits to the codes of raw embeddings (..., d) of any floating point type, one after the other.
 
-    Args:
-        msae: The MSAE of these embeddings.
-        embeddings: Raw embeddings (..., d) of any floating point type.
-        edits: The edits. If one of them does not keep the residual, it is dropped for all.
-        k: Number of activations of the code. Defaults to the MSAE's own.
-
-    Returns:
-        The edited embeddings in the shape and type of `embeddings`, or None if nothing changes. Unchanged rows are
-        identical to the last bit. Gradients treat what is added as a constant; without the residual there are none.
+    If one of the edits does not keep the residual, it is dropped for all. Returns None if nothing changes. Unchanged
+    rows are identical to the last bit. Gradients treat what is added as a constant; without the residual there are
+    none.
     """
     with torch.no_grad():
         codes = msae.encode(embeddings.to(torch.promote_types(embeddings.dtype, msae.encoder.dtype)), k)
@@ -123,11 +106,7 @@ def number_of(key: str) -> int | None:
 def values_of_latents(
     values: Iterable[tuple[int | str, float]], num_latents: int, concepts: ConceptTable | None
 ) -> dict[int, float]:
-    """Return values by latent, from pairs of what `latent_of` reads and a value.
-
-    Raises:
-        ValueError: A name or latent is unknown or given twice, or a value is not a finite float32 number.
-    """
+    """Return values by latent, from pairs of what `latent_of` reads and a value."""
     found: dict[int, float] = {}
     for key, value in values:
         latent, value = latent_of(key, num_latents, concepts), float(value)
@@ -144,9 +123,6 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
 
     A text is first of all a name, and means the best latent that has it. Otherwise it may say the number of a
     latent, as `number_of` reads it. So with a concept named "3", "3" is that concept, and "#3" is latent 3.
-
-    Raises:
-        ValueError: There is no such latent.
     """
     if isinstance(key, str):
         named = concepts is not None and bool((concepts.frame["name"] == key).any())
@@ -221,12 +197,7 @@ def _edit_all(module: nn.Module, embeddings: torch.Tensor) -> torch.Tensor | Non
 
 @dataclass(eq=False)
 class Editor:
-    """Edits the output of a module, only in threads and tasks that ask for it.
-
-    Attributes:
-        site: The module, and which part of its output to edit.
-        msae: The MSAE of the embeddings there.
-    """
+    """Edits the output of a module, only in threads and tasks that ask for it."""
 
     site: Site
     msae: MSAEModel

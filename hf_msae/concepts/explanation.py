@@ -141,7 +141,7 @@ class ConceptShares(NamedTuple):
 
 @torch.no_grad()
 def concept_shares(msae: MSAEModel, embedding: torch.Tensor, k: int | None = None) -> ConceptShares:
-    """Divide an embedding among the concepts of its code.
+    """Divide a raw embedding (d,) among the concepts of its code.
 
     With c = x - mean the centered embedding and x = sum_j z_j d_j + b + mean + e in raw space (b the model's bias, e
     what it does not reconstruct), the share of latent j is
@@ -150,11 +150,6 @@ def concept_shares(msae: MSAEModel, embedding: torch.Tensor, k: int | None = Non
 
     and those of b and e are <b, c> / <c, c> and <e, c> / <c, c>. A latent's share does not depend on k: a larger k
     only takes from `not_reconstructed` what the latents it adds explain.
-
-    Args:
-        msae: The MSAE.
-        embedding: Raw embedding (d,).
-        k: Number of largest activations that the code keeps. Defaults to that of `MSAEModel.encode`.
     """
     return _shares(msae, _split(msae, embedding, k))
 

@@ -32,11 +32,7 @@ def usual_rows(embeddings: EmbeddingDataset, word: torch.Tensor, batch_size: int
 
     A broken picture, or a text among pictures, whose cosines with all words are far above the others' would be the
     best picture of every word, and no name could be validated. At most one row in 100 is left out, with a warning.
-
-    Args:
-        embeddings: The embeddings.
-        word: The mean of the unit embeddings of words (d,).
-        batch_size: Rows read at a time.
+    `word` is the mean of the unit embeddings of words (d,).
     """
     word = word.double().cpu()
     scores = [F.normalize(batch.double(), dim=-1) @ word for batch in embeddings.batches(batch_size)]

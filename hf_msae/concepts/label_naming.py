@@ -156,10 +156,8 @@ def _choose(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Choose names for latents by their activations (rows, latents) in one half, and test the names on the other.
 
-    `truths` holds for each half the truth (labels, rows) of its rows.
-
-    Returns:
-        The latents that get a name, and what is found about them.
+    `truths` holds for each half the truth (labels, rows) of its rows. Returns the latents that get a name, and what is
+    found about them.
     """
     absent = [place for place, label in enumerate(labels) if not label.is_one_of_two]
     label = np.array([*range(len(labels)), *absent])  # of each candidate: first labels, then their absence

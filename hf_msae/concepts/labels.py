@@ -36,15 +36,9 @@ class Label:
 
 
 class Labels:
-    """The labels of all latents.
+    """The labels of all latents, from a table of names or None.
 
-    Args:
-        concepts: The names, or None.
-
-    Attributes:
-        concepts: The names, or None.
-        validated: The rows of `concepts` with a validated name, best first; None if there are no names or no
-            q-values.
+    `validated` holds its rows with a validated name, best first; None if there are no names or no q-values.
     """
 
     def __init__(self, concepts: ConceptTable | None) -> None:

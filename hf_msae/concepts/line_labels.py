@@ -8,15 +8,10 @@ from .table import ConceptTable
 
 
 def line_labels(table: ConceptTable, number: int) -> dict[str, Any] | None:
-    """Return the best labels by LINE that are confirmed, how many there are, and what made them.
+    """Return the best confirmed labels by LINE, how many there are, and what made them; None without any label.
 
-    Args:
-        table: The names.
-        number: Number of labels, at most.
-
-    Returns:
-        labeled and confirmed (numbers of latents), rows (of the table, as dictionaries, best first), and proposer and
-        imager of the latest labels, or "" if the table does not say; None without any label.
+    `rows` are at most `number` rows of the table, best first; proposer and imager are those of the latest labels, or
+    "" if the table does not say.
     """
     frame = table.frame
     if "line_label" not in frame or not frame["line_label"].notna().any():

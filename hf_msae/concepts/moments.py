@@ -73,11 +73,7 @@ class Moments:
 
 
 class MomentsCollector(Collector):
-    """Collects the `Moments` of two sets of rows.
-
-    Args:
-        second: Which rows belong to the second set (N,), bool.
-    """
+    """Collects the `Moments` of two sets of rows; `second` (N,) says which belong to the second set."""
 
     needs_latents = True
 

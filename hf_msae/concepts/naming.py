@@ -222,9 +222,8 @@ def _nearest(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find the nearest words of directions, without holding the whole matrix of cosines.
 
-    Returns:
-        The two nearest words of each direction and their cosines, both (n, 2), -1 and NaN where there is only one
-        word; and, if asked for, the two highest cosines of each word with any direction, (W, 2).
+    Returns the two nearest words of each direction and their cosines, both (n, 2), -1 and NaN where there is only one
+    word; and, if asked for, the two highest cosines of each word with any direction, (W, 2).
     """
     indices = np.full((len(directions), 2), -1)
     values = np.full((len(directions), 2), np.nan, dtype=np.float32)

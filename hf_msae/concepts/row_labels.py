@@ -57,9 +57,6 @@ def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[La
 
     A column of booleans, or of 0 and 1, is one label with the column's name. In a column of strings or classes, every
     value is a label.
-
-    Raises:
-        ValueError: There is no such column, or it holds something else.
     """
     found = []
     for column in dict.fromkeys(columns):
@@ -84,13 +81,10 @@ def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[La
 
 
 def stratified_half(labels: Sequence[Label], seed: int) -> np.ndarray:
-    """Choose the half of the rows that names are tested on, with half of the rows of every class.
+    """Choose the half of the rows that names are tested on, with half of the rows of every class: booleans (rows,).
 
     Rows may have classes in many columns, so the strata are of the rarest class that a row has among those with enough
     rows for both halves. Classes that are common are halved nearly evenly by chance.
-
-    Returns:
-        Booleans (rows,).
     """
     from sklearn.model_selection import train_test_split  # takes half a second to import
 

@@ -242,13 +242,7 @@ def display_names(frame: pd.DataFrame, prefix: str = "") -> list[str]:
 
 
 def to_text(frame: pd.DataFrame, float_format: str, columns: Sequence[str] | None = None) -> str:
-    """Write a table of latents as text: names that are not validated are marked, an empty column is left out.
-
-    Args:
-        frame: Columns such as name and validated, or other_name and other_validated.
-        float_format: How numbers are written, such as "{:.3f}".
-        columns: Columns to show. Default: all.
-    """
+    """Write a table of latents as text: names that are not validated are marked, an empty column is left out."""
     frame = frame.copy() if columns is None else frame[[each for each in columns if each in frame]].copy()
     for name in ("name", "other_name"):
         validated = (

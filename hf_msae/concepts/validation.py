@@ -28,13 +28,8 @@ def has_strength_test(frame: pd.DataFrame) -> bool:
 def doubts(frame: pd.DataFrame, q: float = MAX_Q) -> pd.Series:
     """Return why each name is not validated; None for a validated one.
 
-    Args:
-        frame: The columns of a `ConceptTable`.
-        q: The largest q-value of a validated name.
-
-    Returns:
-        "untested" without a q-value, "chance" if it is above `q`, "strength" if only the lower end of the AUROC's
-        interval is below 0.9, or the agreement of a name from pictures below 0.4.
+    "untested" without a q-value, "chance" if it is above `q`, "strength" if only the lower end of the AUROC's interval
+    is below 0.9, or the agreement of a name from pictures below 0.4.
     """
     found = np.full(len(frame), None, dtype=object)
     bounds = {column: _numbers(frame, column) for column in _BOUNDS if column in frame}

@@ -259,11 +259,7 @@ def check_template(template: str) -> None:
 
 
 def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
-    """Check the embeddings of a vocabulary, and return them as float32.
-
-    Raises:
-        ValueError: They are not one finite embedding of the MSAE's width for each word.
-    """
+    """Check the embeddings of a vocabulary, and return them as float32."""
     embeds = as_tensor(vocabulary_embeds).float()
     if embeds.ndim != 2 or len(embeds) != len(vocabulary):
         raise ValueError(

@@ -125,14 +125,8 @@ class RankedPictures:
             (sum p r - k / 2) / (N - k)
 
         This is the AUROC of positives with the weights p and negatives with the weights 1 - k p. If k pictures have
-        the weight 1 / k and all others 0, it is the usual one.
-
-        Args:
-            words: Unit embeddings (W, d).
-            candidates: Numbers of the words of each latent (n, m).
-
-        Returns:
-            The areas (n, m), and the effective numbers of pictures (n, m).
+        the weight 1 / k and all others 0, it is the usual one. `words` are unit embeddings (W, d), and `candidates`
+        (n, m) the words of each latent. Returns the areas, and the effective numbers of pictures, both (n, m).
         """
         number = self.units.shape[0]
         areas, fitting = (torch.empty(candidates.shape, device=candidates.device) for _ in range(2))
@@ -151,11 +145,7 @@ class RankedPictures:
 def _products(left: torch.Tensor, right: torch.Tensor, counts: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Return some inner products of rows of two matrices, without the others and without copies of the rows.
 
-    Args:
-        left: Matrix (n, N).
-        right: Matrix (m, N).
-        counts: Number of products of each row of the first matrix (n,).
-        columns: Their rows of the second matrix, those of the first matrix's first row first.
+    Row i of `left` has `counts[i]` products, with the rows of `right` that are next in `columns`.
     """
     with warnings.catch_warnings():  # torch warns that sparse matrices may change; a test compares the products
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)

@@ -58,11 +58,7 @@ class RaggedColumnError(ValueError):
 
 
 def split_tokens(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
-    """Return the vectors of a column of tokens, without copying them, and their number per row.
-
-    Raises:
-        RaggedColumnError: A row is missing.
-    """
+    """Return the vectors of a column of tokens, without copying them, and their number per row."""
     vectors, counts, first_row = [], [np.zeros(0, dtype=np.int64)], 0
     for chunk in column.chunks:
         _refuse_null(chunk, first_row, "is missing (null)")
@@ -75,11 +71,7 @@ def split_tokens(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
 def matrix_views(column: pa.ChunkedArray) -> list[np.ndarray]:
     """Return each chunk of a vector column as a read-only matrix (rows, width) over the memory that Arrow maps.
 
-    Args:
-        column: Lists of floats. Lists of variable length are accepted if they all have the same length.
-
-    Raises:
-        RaggedColumnError: The rows do not form a matrix with at least one column.
+    Lists of variable length are accepted if they all have the same length.
     """
     views: list[np.ndarray] = []
     width, first_row = None, 0

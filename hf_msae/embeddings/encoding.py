@@ -17,16 +17,7 @@ from .._utils.tensors import as_tensor
 def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, rows: Sequence[int]) -> pa.Array:
     """Return a checked copy of a batch, so that the caller may reuse its buffer.
 
-    Args:
-        name: Name of the column, for messages.
-        values: Floats of shape (B, width); for tokens, B matrices of shape (tokens, width).
-        width: Width of the column.
-        dtype: How the values are stored.
-        tokens: Whether a row holds several embeddings.
-        rows: Row numbers for messages.
-
-    Raises:
-        ValueError: The shape is wrong, or a value is NaN, infinite or too large for `dtype`.
+    `values` are floats (B, width) or, for tokens, B matrices (tokens, width); `rows` are their numbers for messages.
     """
     if not tokens:
         return _as_lists(_as_stored(name, values, width, dtype, rows))
@@ -41,11 +32,7 @@ def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bo
 
 
 def encode_extra(extra: Mapping[str, Sequence[Any]], features: Features, rows: Sequence[int]) -> list[pa.Array]:
-    """Encode the extra columns of a batch as `datasets` does, in the order of `features`.
-
-    Raises:
-        ValueError: A value does not fit its column's type.
-    """
+    """Encode the extra columns of a batch as `datasets` does, in the order of `features`."""
     if not extra:
         return []
     try:

@@ -86,11 +86,7 @@ class EmbeddingMetadata:
 
     @classmethod
     def load(cls, folder: Path) -> EmbeddingMetadata | None:
-        """Read the file of `folder`; None if there is none.
-
-        Raises:
-            ValueError: The file is damaged, or was written by a newer version of the package.
-        """
+        """Read the file of `folder`; None if there is none."""
         path = folder / METADATA_FILE
         if not path.is_file():
             return None
@@ -133,11 +129,7 @@ class EmbeddingMetadata:
 
 
 def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata as they will be read back (tuples become lists), so that a resumed run compares equal.
-
-    Raises:
-        TypeError: Something in them cannot be written to JSON.
-    """
+    """Return the metadata as they will be read back (tuples become lists), so that a resumed run compares equal."""
     try:
         return json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -153,11 +145,7 @@ def check_settings(
     rows_per_shard: int,
     token_columns: Sequence[str],
 ) -> None:
-    """Check the settings of a new `EmbeddingWriter`.
-
-    Raises:
-        ValueError: A setting is invalid.
-    """
+    """Check the settings of a new `EmbeddingWriter`."""
     if unknown := [name for name in token_columns if name not in columns]:
         raise ValueError(f"token_columns names {unknown[0]!r}, which is not in columns")
     if not columns:

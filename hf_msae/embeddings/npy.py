@@ -20,12 +20,7 @@ Numbered = dict[int, Path]
 
 
 def open_npy(path: Path) -> np.ndarray:
-    """Map a matrix of floating-point numbers into memory.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or no such matrix.
-    """
+    """Map a matrix of floating-point numbers into memory."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -48,11 +43,7 @@ def checked_matrix(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def find_parts(folder: Path) -> dict[str, Numbered]:
-    """Return the numbered .npy files of each column of a folder, in numeric order; {} if there are none.
-
-    Raises:
-        ValueError: The order of the files is unknown, or columns have other parts than each other.
-    """
+    """Return the numbered .npy files of each column of a folder, in numeric order; {} if there are none."""
     columns = {column: numbered(folder / name, ".npy") for name, column in PART_FOLDERS.items()}
     columns = {column: parts for column, parts in columns.items() if parts}
     if not columns and (parts := numbered(folder, ".npy")):

@@ -16,12 +16,7 @@ STATE_FILE = "state.json"
 
 
 def open_folder(folder: Path, wanted: EmbeddingMetadata, resume: bool, overwrite: bool) -> EmbeddingMetadata:
-    """Prepare the folder and return the metadata to continue with.
-
-    Raises:
-        FileExistsError: The folder is not empty and `resume` and `overwrite` are off, or it holds something else.
-        ValueError: The folder was written with other settings.
-    """
+    """Prepare the folder and return the metadata to continue with."""
     check_folder(folder)
     make_folder(folder)
     if not all(map(_is_temporary, folder.iterdir())):

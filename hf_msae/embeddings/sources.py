@@ -38,16 +38,10 @@ _SUPPORTED = (
 
 @dataclass
 class Source:
-    """An opened source: either a Hugging Face dataset or a matrix.
+    """An opened source: either a Hugging Face dataset or a matrix (N, width).
 
-    Attributes:
-        name: Name in messages.
-        dataset: The dataset.
-        array: The matrix (N, width) of floats.
-        path: The .npy file or the folder of .npy files, so that another process can map them again.
-        provenance: What the extraction recorded.
-        files: (file, rows) in the order of the rows, if known.
-        moments: Stored moments of every embedding column.
+    `path` is the .npy file or the folder of .npy files, so that another process can map them again; `files` are (file,
+    rows) in the order of the rows, if known; `moments` those stored for every embedding column.
     """
 
     name: str
@@ -100,10 +94,6 @@ def data_files_of(folder: Path, config_name: str | None = None) -> DataFilesDict
     """Return the files of each split of a folder, as `datasets` finds them by its README.md or else by their names.
 
     `datasets` takes the folder for a pattern, in which brackets and asterisks have a meaning.
-
-    Raises:
-        FileNotFoundError: Nothing in the folder looks like data.
-        ValueError: README.md cannot be read, has several configurations and no default, or not the given one.
     """
     literal, readme = glob.escape(str(folder.absolute())), folder / "README.md"
     patterns = None
@@ -131,11 +121,7 @@ def datasets_cache() -> str | None:
 
 
 def choose_split(splits: Iterable[str], split: str | None, name: str) -> str:
-    """Return `split`, or the only split there is.
-
-    Raises:
-        ValueError: There is no such split, or none of several was chosen.
-    """
+    """Return `split`, or the only split there is."""
     splits = [str(each) for each in splits]
     if split is None and len(splits) > 1:
         raise ValueError(f"{name} has the splits {', '.join(splits)}: choose one")

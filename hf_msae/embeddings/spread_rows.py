@@ -9,10 +9,7 @@ class SpreadRows:
     """Picks rows from many matrices at once. Arrow chunks of a thousand rows are too small to visit one by one.
 
     Rows are addressed by their distance from the matrix that comes first in memory, in a view with a row at every
-    number from there on. What lies between the matrices is never read.
-
-    Args:
-        views: Matrices of the same width and dtype with contiguous rows; see `over`.
+    number from there on. What lies between the matrices is never read. `over` makes it where the matrices allow it.
     """
 
     def __init__(self, views: list[np.ndarray]) -> None:

@@ -101,11 +101,7 @@ class RunningMoments:
 
 
 def compute_statistics(embeddings: EmbeddingDataset, progress: bool = False) -> EmbeddingStatistics:
-    """Compute the statistics in one pass, in constant memory.
-
-    Raises:
-        ValueError: A row holds NaN or infinity (its file and number are named), or all rows are equal.
-    """
+    """Compute the statistics in one pass, in constant memory."""
     moments = RunningMoments()
     block = max(1, BLOCK_ENTRIES // embeddings.width)
     with tqdm(total=len(embeddings), desc="statistics", unit="row", disable=not progress) as bar:

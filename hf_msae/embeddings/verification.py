@@ -45,9 +45,6 @@ def check_shards(folder: Path, metadata: EmbeddingMetadata, again: bool = False)
 
     A file whose checksum fits is remembered in the cache by its size and time of change, and read again only once
     they differ, or with `again`.
-
-    Raises:
-        ValueError: A shard is missing or damaged.
     """
     known = recall(folder)
     to_read, states = [], {}

@@ -12,12 +12,7 @@ from ..steering.artifact import DESCRIPTION, site_in
 
 
 def read_edits(folder: str | os.PathLike) -> dict[str, Edit]:
-    """Load the edit in a folder, or those in its folders, by the names of their folders.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: One is damaged, or the MSAE that it needs is missing; the message begins with its folder.
-    """
+    """Load the edit in a folder, or those in its folders, by the names of their folders."""
     place = Path(folder).expanduser().absolute()
     found = [place] if (place / DESCRIPTION).is_file() else [each.parent for each in place.glob(f"*/{DESCRIPTION}")]
     if not found:
@@ -32,16 +27,7 @@ def read_edits(folder: str | os.PathLike) -> dict[str, Edit]:
 
 
 def check_edits(edits: Mapping[str, Edit], backbone: Backbone) -> None:
-    """Check that edits are of the image embeddings of a backbone.
-
-    Args:
-        edits: Edits by name.
-        backbone: The backbone.
-
-    Raises:
-        ValueError: One was fitted on another backbone, hook point or width, or on an unknown one; the message begins
-            with its name.
-    """
+    """Check that edits, by name, are of the image embeddings of a backbone."""
     for name, edit in edits.items():
         try:
             edit.width  # noqa: B018 - raises if the edit has not been fitted

@@ -49,12 +49,7 @@ def cknna(a: torch.Tensor, b: torch.Tensor, k: int = 10) -> float:
 
 
 class Neighborhood:
-    """What CKNNA needs of one representation: computed once, it can be aligned with many others.
-
-    Args:
-        x: (N, d), or codes (N, n).
-        k: Number of neighbors per sample.
-    """
+    """What CKNNA needs of one representation (N, d): computed once, it can be aligned with many others."""
 
     def __init__(self, x: torch.Tensor, k: int = 10) -> None:
         if k < 1 or len(x) < smallest_batch(k):

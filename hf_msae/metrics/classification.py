@@ -241,11 +241,7 @@ def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str,
 def number_labels(
     labels: Sequence | np.ndarray | torch.Tensor, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return class numbers (N,) and class names of labels that are numbers (-1: unknown) or names (None: unknown).
-
-    Raises:
-        ValueError: A label is not among `classes`, or the labels are not a flat list of numbers or names.
-    """
+    """Return class numbers (N,) and class names of labels that are numbers (-1: unknown) or names (None: unknown)."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind in "fc":
         raise ValueError(f"labels must be a flat list of class numbers or names, got {labels.dtype} {labels.shape}")

@@ -129,25 +129,16 @@ def seed_stability(
 def match_candidates(
     a: np.ndarray, b: np.ndarray, candidates: int = 16, tolerance: float = 1e-4, max_rounds: int = 8
 ) -> tuple[np.ndarray, float]:
-    """Match rows of `a` with rows of `b` so that the sum of their products is nearly the largest possible.
+    """Match rows of `a` (n, d) with rows of `b` (m, d), m >= n, with nearly the largest possible sum of products.
 
     Column generation: the best matching within a sparse graph of candidates comes with prices of the rows of `b`,
     which bound the best sum of all by linear programming duality, ::
 
         max_pi sum_i a_i . b_pi(i)  <=  sum_j price_j + sum_i max_j (a_i . b_j - price_j)
 
-    and each round adds the pairs that are worth most at these prices, until the bound is close enough. Products are
-    made block by block, so memory is O(n x candidates), not O(n x n).
-
-    Args:
-        a: (n, d), rows of length 1 or 0.
-        b: (m, d), m >= n, likewise.
-        candidates: Pairs that each round adds per row.
-        tolerance: Error per pair at which to stop.
-        max_rounds: Largest number of rounds.
-
-    Returns:
-        For each row of `a` its match, (n,), and the bound on the best sum.
+    and each round adds the pairs that are worth most at these prices, until the bound is within `tolerance` per pair.
+    Products are made block by block, so memory is O(n x candidates), not O(n x n). Rows have length 1 or 0. Returns
+    the matches (n,) and the bound on the best sum.
     """
     n, m = len(a), len(b)
     nearest_of_b, _ = _most_valuable(b, a, np.zeros(n), candidates)

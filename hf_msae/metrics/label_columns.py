@@ -18,18 +18,10 @@ if TYPE_CHECKING:
 def column_labels(
     data: EmbeddingDataset, column: str, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a column of labels. Tokens have the label of their row.
+    """Read a column of class labels, whole numbers, booleans or strings. Tokens have the label of their row.
 
-    Args:
-        data: Embeddings stored with other columns.
-        column: Name of a column of class labels, whole numbers, booleans or strings.
-        classes: Names of the classes. Defaults to those the column declares, or else its distinct values.
-
-    Returns:
-        Class numbers (N,), -1 where the column is empty or a number is -1, and the names of the classes.
-
-    Raises:
-        ValueError: There is no such column, or it holds something else.
+    Returns class numbers (N,), -1 where the column is empty or a number is -1, and the names of the classes: by
+    default those the column declares, or else its distinct values.
     """
     if data.dataset is None:
         raise ValueError(f"{data.source} is a plain array without columns, so it has no labels {column!r}")

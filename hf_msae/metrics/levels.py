@@ -41,11 +41,7 @@ def describe_levels(config: MSAEConfig) -> str:
 def choose_levels(
     config: MSAEConfig, ks: Sequence[int] | None, widths: Sequence[int] | None
 ) -> tuple[list[int], bool]:
-    """Return the levels to measure, ascending, and whether they are prefixes of the dictionary.
-
-    Raises:
-        ValueError: A level is out of range, both kinds are given, or prefixes of a dictionary that has none.
-    """
+    """Return the levels to measure, ascending, and whether they are prefixes of the dictionary."""
     if ks is not None and widths is not None:
         raise ValueError(f"ks is {list(ks)} and widths is {list(widths)}: measure one kind of levels at a time")
     if widths is not None and config.nesting != "prefix":
@@ -69,18 +65,11 @@ def choose_levels(
 def level_codes(
     code: torch.Tensor, sizes: list[int], soft_cap: float | None, of_dictionary: bool = False
 ) -> Iterator[tuple[list[int], torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]]:
-    """Yield (levels, their code (B, n), its entries) from one full code and one ranking.
+    """Yield (levels, their code (B, n), its entries) from one full code (B, n), before the cap, and one ranking.
 
     Levels that drop nothing come together. Entries are values and indices as `MSAEModel.encode_topk` returns them, or
-    None where only the dense code is known.
-
-    Levels come one at a time, so that at most two dense codes are held in memory.
-
-    Args:
-        code: The full code (B, n), before the cap.
-        sizes: The levels, ascending: numbers of the largest activations.
-        soft_cap: The cap of the model.
-        of_dictionary: Whether the levels are numbers of the first latents instead.
+    None where only the dense code is known. Levels come one at a time, so that at most two dense codes are held in
+    memory. `sizes`, ascending, are numbers of the largest activations, or of the first latents (`of_dictionary`).
     """
     if of_dictionary:
         code = soft_capped(code, soft_cap)
@@ -106,9 +95,6 @@ def decoded_levels(
 
     On a CPU, a level of few entries more than the one before it is decoded as that one plus these entries, as in
     training (`hf_msae/model/fused_nested_loss.py`). The tensor that holds the code is used again for the next level.
-
-    Raises:
-        ValueError: The code holds NaN or infinite values.
     """
     dictionary, cap = model.dictionary, model.config.soft_cap
     plain = type(dictionary) in (torch.Tensor, torch.nn.Parameter)  # and not a part of a sharded model

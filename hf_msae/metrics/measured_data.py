@@ -19,15 +19,8 @@ _IDENTITY = ("num_samples", "width", "mean_length", "spread")
 def describe_embeddings(embeddings: EmbeddingDataset, split: str | None = None) -> dict[str, Any]:
     """Describe where embeddings come from, their number, mean and spread, without naming any local folder.
 
-    Args:
-        embeddings: The embeddings; this takes a pass over them unless their statistics are known.
-        split: Split of the source, if one was chosen.
-
-    Returns:
-        source (a Hub id, or the name of a local folder or file), is_local, dataset (of the images or texts they were
-        extracted from), dataset_split, hub_dataset (its id if it is on the Hub), split, column, hook_point, num_rows
-        (of the dataset), num_samples (embeddings), width, mean_length (length of the mean), spread (root of the mean
-        variance over dimensions).
+    This takes a pass over them unless their statistics are known. `mean_length` is the length of the mean, `spread`
+    the root of the mean variance over dimensions; `source` is a Hub id, or the name of a local folder or file.
     """
     statistics, provenance = embeddings.statistics(), embeddings.provenance
     dataset = provenance.get("dataset")

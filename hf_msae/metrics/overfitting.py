@@ -13,11 +13,7 @@ LEAST_DIFFERENCE = 0.005
 
 
 def overfitting(metrics: Mapping[str, Any]) -> str | None:
-    """Return a sentence about a model that has overfitted, by the content of its metrics.json.
-
-    Returns:
-        None for any other model, and where the FVU of training rows or of held-out rows is unknown.
-    """
+    """Return a sentence about a model that has overfitted, by its metrics.json; None where it has not."""
     fvu, trained_on = metrics.get("fvu"), metrics.get("train_fvu")
     if fvu is None or trained_on is None or fvu <= OVERFITTED * trained_on or fvu - trained_on <= LEAST_DIFFERENCE:
         return None

@@ -13,27 +13,15 @@ from .products import product
 def auxiliary_loss(
     model: nn.Module, normalized: torch.Tensor, decoded: torch.Tensor, dead: torch.Tensor, k: int
 ) -> torch.Tensor:
-    """Return the error with which dead latents decode the residual: mean_i ||e_i - e_i'||^2 / ||e_i||^2.
+    """Return the error with which dead latents decode the residual: mean_i ||e_i - e_i'||^2 / ||e_i||^2, or 0.
 
     This is "AuxK" of Gao et al. 2024 (arXiv 2406.04093): e' is decoded from the k largest activations of dead latents.
     It revives latents that are dead because others are always larger. A latent that is never positive gets no
     gradient; `resample_latents_` is for those. (Softplus instead of ReLU would give it one, but made more latents die:
     benchmarks/RESULTS.md.)
 
-    Args:
-        model ([`MSAEModel`]):
-            The model.
-        normalized (`torch.Tensor` of shape `(..., d)`):
-            The normalized embeddings u.
-        decoded (`torch.Tensor` of shape `(..., d)`):
-            Their reconstruction. The residual e is their difference, and gets no gradient.
-        dead (`torch.Tensor` of shape `(n,)`, bool):
-            Which latents are dead.
-        k (`int`):
-            How many dead latents may decode an embedding.
-
-    Returns:
-        `torch.Tensor` of shape `()`: 0 if no latent is dead.
+    `dead` (n,) says which latents are dead. The residual e is `normalized` - `decoded`, both (..., d), and gets no
+    gradient.
     """
     places = dead.nonzero()[:, 0]
     if not len(places):  # a constant: computing gradients of 0 would take as long as a step

@@ -78,16 +78,8 @@ def batch_top_threshold(code: torch.Tensor, number: int) -> torch.Tensor:
     """Find the smallest of the `number` largest activations of a batch, over all processes.
 
     Processes exchange histograms of the activations' bits, 11 bits at a time. The result is exact and does not depend
-    on the number of processes.
-
-    Args:
-        code (`torch.Tensor` of shape `(rows, n)`):
-            Non-negative activations of this process's part of the batch.
-        number (`int`):
-            How many activations of the whole batch to keep.
-
-    Returns:
-        `torch.Tensor` of shape `()`: the threshold; the smallest positive float if fewer activations are positive.
+    on the number of processes; it is the smallest positive float if fewer activations of `code` (rows, n), this
+    process's part of the batch, are positive.
     """
     bits = code.detach().float().contiguous().view(torch.int32).bitwise_and(0x7FFFFFFF).flatten()
     bits = bits[bits > 0]

@@ -121,17 +121,9 @@ def _ascends(numbers: list[int]) -> bool:
 
 
 def check_tensor(tensor: torch.Tensor, what: str, config: MSAEConfig, finite: bool = True) -> None:
-    """Refuse a tensor that a model cannot use as its embeddings or latents.
+    """Refuse a tensor that a model cannot use as what it is called, "embeddings" or "latents".
 
-    Args:
-        tensor: Argument of the user.
-        what: "embeddings" or "latents".
-        config: Config of the model.
-        finite: Whether to refuse NaN and infinite values. This reads the whole tensor and synchronizes a GPU.
-
-    Raises:
-        TypeError: It is not a floating-point tensor.
-        ValueError: It has another width, or NaN or infinite values.
+    Refusing NaN and infinite values (`finite`) reads the whole tensor and synchronizes a GPU.
     """
     width = config.d_in if what == "embeddings" else config.num_latents
     _check_floating(tensor, what)
@@ -146,12 +138,7 @@ def check_tensor(tensor: torch.Tensor, what: str, config: MSAEConfig, finite: bo
 
 
 def check_entries(values: torch.Tensor, indices: torch.Tensor, num_latents: int) -> None:
-    """Refuse activations and their latents that no code can have.
-
-    Raises:
-        TypeError: The values are not floating point, or the indices not int64.
-        ValueError: The shapes differ, a latent is out of range, or a value is NaN or infinite.
-    """
+    """Refuse activations and their latents that no code can have."""
     _check_floating(values, "values")
     if getattr(indices, "dtype", None) != torch.int64:
         raise TypeError(f"indices must be an int64 tensor, got {getattr(indices, 'dtype', type(indices).__name__)}")
@@ -182,12 +169,7 @@ def _check_finite(tensor: torch.Tensor, what: str) -> None:
 
 
 def check_k(k: Any, config: MSAEConfig) -> int:
-    """Return k as an int.
-
-    Raises:
-        TypeError: It is not an integer.
-        ValueError: It is not between 1 and num_latents.
-    """
+    """Return k as an int; refuse what is no whole number from 1 to num_latents."""
     try:
         number = None if isinstance(k, bool) else operator.index(k)
     except TypeError:  # refused below
@@ -200,11 +182,7 @@ def check_k(k: Any, config: MSAEConfig) -> int:
 
 
 def check_statistics(mean: torch.Tensor, scale: torch.Tensor, config: MSAEConfig) -> None:
-    """Refuse input statistics that embeddings cannot be normalized with.
-
-    Raises:
-        ValueError: The mean has another shape or is not finite, or the scale is not a positive number.
-    """
+    """Refuse input statistics that embeddings cannot be normalized with."""
     if mean.shape != (config.d_in,):
         raise ValueError(f"the input mean has shape {tuple(mean.shape)}, expected ({config.d_in},)")
     if not torch.isfinite(mean).all():

@@ -71,17 +71,7 @@ def check_has_settings(config: Path, error: Exception | None = None) -> None:
 
 
 def read_config(cls: type, content: Mapping[str, Any], source: str, read: Callable[[dict[str, Any]], T]) -> T:
-    """Make a config of the content of config.json.
-
-    Args:
-        cls: Class of the config, for the types of its fields.
-        content: The content.
-        source: The file, for messages.
-        read: Makes the config.
-
-    Raises:
-        ValueError: A field has a wrong type or value.
-    """
+    """Make a config of the content of config.json by calling `read`; errors name the file and the field."""
     for name, (holds, wanted) in _UNCHECKED.items():
         if name in content and not holds(content[name]):
             raise _error(source, name, content[name], wanted)

@@ -50,19 +50,8 @@ def soft_capped(activations: torch.Tensor, soft_cap: float | None) -> torch.Tens
 def nested_codes(code: torch.Tensor, ks: Sequence[int], soft_cap: float | None = None) -> list[torch.Tensor]:
     """Return the code of every level: its k largest activations in their places, and 0 elsewhere.
 
-    Gradients flow to the activations that stay. They are selected before the cap, which makes large ones equal.
-
-    Args:
-        code (`torch.Tensor` of shape `(..., n)`):
-            The full code, relu(pre-activations).
-        ks (`Sequence[int]`):
-            k of each level, 1 to n, in any order.
-        soft_cap (`float`, *optional*):
-            Cap for the selected activations; see [`soft_capped`].
-
-    Returns:
-        `list[torch.Tensor]`: one `(..., n)` tensor per level. Levels that drop nothing share one tensor, which is
-        `code` itself without a cap.
+    Gradients flow to the activations that stay. They are selected before the cap, which makes large ones equal. Levels
+    that drop nothing share one tensor, which is `code` itself without a cap.
     """
     n = code.shape[-1]
     most_active = n  # counting positive activations on the host would break a compiled graph
@@ -98,20 +87,11 @@ def top_activations(code: torch.Tensor, k: int, soft_cap: float | None = None) -
 
 
 def reconstruction_loss(residual: torch.Tensor, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """Measure the error of a reconstruction in normalized space.
+    """Measure the error of a reconstruction u - `residual` of `target` u, both (..., d) in normalized space: a scalar.
 
-    Args:
-        residual (`torch.Tensor` of shape `(..., d)`):
-            r = u - reconstruction.
-        target (`torch.Tensor` of shape `(..., d)`):
-            The normalized embeddings u.
-        kind (`str`):
-            "mse": the mean of r^2 over all entries. "nmse": the mean over embeddings of
-            ||r_i||^2 / max(||u_i||^2, 1e-8). "cosine": the mean over embeddings of 1 - the cosine of u_i - r_i and
-            u_i, with norms of at least 1e-4.
-
-    Returns:
-        `torch.Tensor`: a scalar, accumulated in float32 or better.
+    "mse" is the mean of r^2 over all entries, "nmse" the mean over embeddings of ||r_i||^2 / max(||u_i||^2, 1e-8), and
+    "cosine" the mean over embeddings of 1 - the cosine of u_i - r_i and u_i, with norms of at least 1e-4. Accumulated
+    in float32 or better.
     """
     residual, target = _at_least_float32(residual), _at_least_float32(target)
     if kind == "mse":
@@ -136,19 +116,8 @@ def nested_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the weighted mean of the reconstruction losses of the levels: sum_l w_l rec(r_l, u) / sum_l w_l.
 
-    Args:
-        reconstructions (`Sequence[torch.Tensor]`):
-            One `(..., d)` tensor per level, in normalized space. The loss of a tensor that several levels share is
-            computed once.
-        target (`torch.Tensor` of shape `(..., d)`):
-            The normalized embeddings u.
-        weights (`Sequence[float]`):
-            w_l, positive, one per level.
-        kind (`str`, *optional*, defaults to `"mse"`):
-            See [`reconstruction_loss`].
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: the loss, a scalar, and the unweighted loss of every level, `(L,)`.
+    `reconstructions` holds one (..., d) tensor per level, in normalized space like `target`; the loss of a tensor that
+    several levels share is computed once. Also returns the unweighted loss of every level, (L,).
     """
     distinct = {id(reconstruction): reconstruction for reconstruction in reconstructions}
     losses = {key: reconstruction_loss(target - tensor, target, kind) for key, tensor in distinct.items()}

@@ -48,12 +48,7 @@ class IndexMetadata:
 
     @classmethod
     def load(cls, folder: Path) -> IndexMetadata:
-        """Read the file of `folder`.
-
-        Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is damaged, or was written by a newer version of the package.
-        """
+        """Read the file of `folder`."""
         file = folder / INDEX_FILE
         found = read_metadata(cls, file, "build an index with ConceptIndex.build", REBUILD)
         for name, value in (("width", found.width), ("num_latents", found.num_latents), ("k", found.k)):
@@ -65,11 +60,7 @@ class IndexMetadata:
 
     @classmethod
     def to_continue(cls, folder: Path, msae: MSAEModel, k: int) -> IndexMetadata:
-        """Return what a build in `folder` continues from: the index there, or an empty one.
-
-        Raises:
-            ValueError: The folder holds an index of another MSAE or k.
-        """
+        """Return what a build in `folder` continues from: the index there, or an empty one."""
         fingerprint, *older = accepted_fingerprints(msae)
         wanted = cls(fingerprint, msae.config.num_latents, msae.config.d_in, k)
         if not (folder / INDEX_FILE).is_file():
@@ -89,15 +80,7 @@ class IndexMetadata:
 def read_metadata(kind: type[_Metadata], file: Path, missing: str, way_out: str) -> _Metadata:
     """Read a dataclass with a `format_version` from a JSON file, which may be another program's.
 
-    Args:
-        kind: The dataclass.
-        file: The file.
-        missing: What to do if there is no such file.
-        way_out: What to do if it is damaged.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or was written by a newer version of the package.
+    `missing` and `way_out` say what to do if there is no such file, and if it is damaged.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent} has no {file.name}: {missing}")
@@ -134,9 +117,6 @@ class Segment:
         folder: Folder that `write_segment` wrote.
         rows: Number of rows in it.
         metadata: That of the index.
-
-    Raises:
-        ValueError: A file is missing, damaged, or another segment's.
     """
 
     NAMES = ("latents", "values", "offsets", "of_latent_rows", "of_latent_values", "lengths")
@@ -209,11 +189,7 @@ def write_segment(folder: Path, codes: SparseCodes, lengths: np.ndarray, num_lat
 
 
 def remove_segment(folder: Path) -> None:
-    """Remove a segment, if there is one.
-
-    Raises:
-        FileExistsError: It holds something that no index wrote.
-    """
+    """Remove a segment, if there is one."""
     if not folder.exists():
         return
     known = {f"{name}.npy" for name in Segment.NAMES}
@@ -237,10 +213,6 @@ def claimed_folder(folder: Path, metadata: IndexMetadata) -> Iterator[None]:
     """Create the folder of an index, and mark it as one with `index.json`, before the block adds segments to it.
 
     If the block refuses the data with a ValueError, what it has added is removed.
-
-    Raises:
-        FileExistsError: The folder holds something else.
-        FileNotFoundError: More than one of its parents is missing.
     """
     check_claimable(folder)
     if not (folder / INDEX_FILE).is_file():

@@ -9,15 +9,7 @@ import pandas as pd
 
 
 def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
-    """Return the rows of the `top` largest scores, largest first; rows of equal score in their order.
-
-    Args:
-        scores: Scores (rows,).
-        top: Number of rows to return; all if there are fewer.
-
-    Raises:
-        ValueError: `top` is not positive.
-    """
+    """Return the rows of the `top` largest scores (rows,), largest first; rows of equal score in their order."""
     if top < 1:
         raise ValueError(f"top must be positive, got {top}")
     top, descending = min(top, len(scores)), -scores
@@ -32,13 +24,9 @@ def best_table(scores: np.ndarray, top: int, name: str, rows: np.ndarray | None 
 
 
 def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the ranks of some rows by score, from 1, as in a stable descending sort of all rows.
+    """Return the ranks of some rows (m,) by score, from 1, as in a stable descending sort of all rows.
 
     Only the scores are sorted, not the rows, which is many times faster.
-
-    Args:
-        rows: Rows to rank (m,).
-        scores: Scores of all rows.
     """
     descending, asked = np.sort(-scores), -scores[rows]
     larger = np.searchsorted(descending, asked, side="left")
@@ -50,16 +38,10 @@ def ranks_of(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def rank_changes(after: np.ndarray, before: np.ndarray, top: int, known: Sequence[int] | None = None) -> pd.DataFrame:
-    """Compare two rankings: the rows that are among the best of either, in their order after.
+    """Compare two rankings: the rows that are among the `top` best of either similarity (rows,), in their order after.
 
-    Args:
-        after: Similarities after the change (rows,).
-        before: Similarities before the change (rows,).
-        top: Number of best rows of each.
-        known: How many ranks are known after and before, if the scores are not those of all rows; others become NA.
-
-    Returns:
-        One row each: row, similarity, similarity_before, rank, rank_before, rank_change.
+    One row each: row, similarity, similarity_before, rank, rank_before, rank_change. If the scores are not those of
+    all rows, `known` says how many ranks are known after and before; others become NA.
     """
     rows = np.union1d(best_rows(after, top), best_rows(before, top))
     rows = rows[np.argsort(ranks_of(rows, after))]

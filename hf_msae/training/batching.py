@@ -53,11 +53,7 @@ class BatchPlan:
         seed: int,
         window_rows: int | None = None,
     ) -> BatchPlan:
-        """Make a plan with this batch size, or a smaller one if there are too few rows for one global batch.
-
-        Raises:
-            ValueError: There are fewer rows than processes times accumulation steps.
-        """
+        """Make a plan with this batch size, or a smaller one if there are too few rows for one global batch."""
         parts = num_processes * gradient_accumulation_steps
         if num_rows < parts:
             raise ValueError(
@@ -165,14 +161,7 @@ class _EpochSampler(Sampler[np.ndarray]):
 
 
 class BatchFeed:
-    """The batches of this process, from the device if the data fits there; measures the time spent waiting.
-
-    Args:
-        plan: The order of the rows.
-        data: The training data.
-        accelerator: The accelerator, for the device and the number of this process.
-        args: Training arguments: `keep_on_device` and `dataloader_num_workers`.
-    """
+    """The batches of this process, from the device if the data fits there; measures the time spent waiting."""
 
     def __init__(self, plan: BatchPlan, data: EmbeddingDataset, accelerator: Accelerator, args: MSAETrainingArguments):
         self.seconds_waited = 0.0
@@ -214,12 +203,7 @@ def _keep_on_device(data: EmbeddingDataset, device: torch.device, wanted: bool |
 
 
 def shuffle_window(data: EmbeddingDataset, memory_budget: float | None) -> int | None:
-    """Return how many rows to shuffle at a time if the data exceeds `memory_budget` GB, else None.
-
-    Args:
-        data: The training data.
-        memory_budget: GB, by default the memory of the machine.
-    """
+    """Return how many rows to shuffle at a time if the data exceeds `memory_budget` GB (of the machine), else None."""
     # Whole GB, since machines of the same kind differ by a few MB, and a run may be resumed on another one.
     budget = (psutil.virtual_memory().total // 10**9 if memory_budget is None else memory_budget) * 1e9
     if data.nbytes <= budget:

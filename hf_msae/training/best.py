@@ -42,11 +42,7 @@ class BestWeights:
             self.weights = load_file(checkpoint / BEST_FILE)
 
     def update(self, model: MSAEModel, metrics: dict[str, Any]) -> None:
-        """Compare an evaluation of the model with the best one.
-
-        Raises:
-            ValueError: The metric is undefined for the evaluation data.
-        """
+        """Compare an evaluation of the model with the best one."""
         name = self.args.metric_for_best_model
         if not self.args.chooses_best:
             return
@@ -74,11 +70,7 @@ def is_exhausted(args: MSAETrainingArguments, state: TrainerState) -> bool:
 
 
 def adopt_best(args: MSAETrainingArguments, state: TrainerState, checkpoint: Path) -> None:
-    """Let a resumed run go on with the best evaluation of its checkpoint.
-
-    Raises:
-        ValueError: The checkpoint's was chosen by another metric, or its weights are needed and were not kept.
-    """
+    """Let a resumed run go on with the best evaluation of its checkpoint."""
     if not args.chooses_best:
         state.best = None
     elif state.best is not None and state.best["metric"] != args.metric_for_best_model:

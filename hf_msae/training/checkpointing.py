@@ -71,11 +71,7 @@ class TrainerState:
 
     @classmethod
     def read(cls, checkpoint: Path) -> TrainerState:
-        """Read the state in a checkpoint folder.
-
-        Raises:
-            ValueError: It is damaged.
-        """
+        """Read the state in a checkpoint folder."""
         try:
             content = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
             return from_json(cls, content, "it")
@@ -94,15 +90,10 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def check_output_dir(output_dir: Path, overwrite: bool = False) -> None:
-    """Refuse a folder that training would destroy something in.
+    """Refuse the output folder of a new run that training would destroy something in.
 
-    Args:
-        output_dir: The output folder of a new run.
-        overwrite: Whether the folder may hold another run.
-
-    Raises:
-        FileExistsError: The folder holds a run, or files with the names that a run writes and no run, such as the
-            clone of a project.
+    That is another run, unless `overwrite` allows it, or files with the names that a run writes and no run, such as
+    the clone of a project.
     """
     checkpoints = list_checkpoints(output_dir)
     existing = [name for name in _RUN_FILES if (output_dir / name).exists()]

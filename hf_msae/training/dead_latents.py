@@ -16,13 +16,7 @@ _ROWS_AT_A_TIME = 4096
 
 
 class LatentActivity:
-    """For each latent, how many optimizer steps ago it last fired.
-
-    Args:
-        num_latents: Number of latents.
-        device: Device of the counts.
-        steps_since_fired: Counts of the run that is resumed; empty for a new one.
-    """
+    """For each latent, how many optimizer steps ago it last fired; begins with the counts of a resumed run."""
 
     def __init__(self, num_latents: int, device: torch.device, steps_since_fired: list[int]):
         counts = torch.tensor(steps_since_fired) if steps_since_fired else torch.zeros(num_latents, dtype=torch.long)
@@ -50,20 +44,12 @@ def resample_latents_(
     accelerator: Accelerator,
     seed: int,
 ) -> None:
-    """Give latents the directions of embeddings that the model reconstructs badly.
+    """Give `latents` (bool, (num_latents,)) the directions of raw embeddings that the model reconstructs badly.
 
     Source: Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron resampling". Embeddings are drawn with
     probabilities proportional to their squared loss. The dictionary row of a latent becomes the direction of its
-    embedding, its encoder column the same with a fifth of the mean norm, and its bias 0. The optimizer's moments of
-    all three are reset. All processes call this.
-
-    Args:
-        model: Model, changed in place.
-        optimizer: Optimizer with the state of Adam.
-        latents: Which latents to change: bool `(num_latents,)`, equal in all processes.
-        embeddings: Raw embeddings `(rows, d_in)`, equal in all processes.
-        accelerator: The accelerator.
-        seed: Random seed of the drawn embeddings.
+    embedding, its encoder column the same with a fifth of the mean norm, and its bias 0. The moments of all three in
+    the optimizer, Adam, are reset. All processes call this, with the same latents and embeddings.
     """
     if not latents.any():
         return

@@ -66,11 +66,7 @@ ModelArguments = _model_arguments()
 
 
 def parse_weights(words: list[str]) -> str | list[float]:
-    """Return the words of --nesting_weights as numbers, or the one word that is not a number.
-
-    Raises:
-        ValueError: There are several words, and one is not a number.
-    """
+    """Return the words of --nesting_weights as numbers, or the one word that is not a number."""
     try:
         return [float(word) for word in words]
     except ValueError:
@@ -82,11 +78,7 @@ def parse_weights(words: list[str]) -> str | list[float]:
 
 
 def build_config(arguments: Any, d_in: int) -> MSAEConfig:
-    """Create the config from parsed `ModelArguments` and the width of the data.
-
-    Raises:
-        ValueError: MSAEConfig refuses a value.
-    """
+    """Create the config from parsed `ModelArguments` and the width of the data."""
     from ..model.configuration_msae import MSAEConfig
 
     values = {item.name: getattr(arguments, item.name) for item in fields(arguments)}

@@ -68,10 +68,8 @@ class TrainingResult:
 class TrainingLog:
     """The history of a run. Every record has `step` and `epoch`; training and evaluation have separate records.
 
-    Args:
-        output_dir: Folder of `training_log.jsonl`; None keeps the history in memory, as in all but the main process.
-        history: Records of a resumed run up to its checkpoint. Later ones in the file are dropped, so that no step is
-            logged twice.
+    Without `output_dir`, as in all but the main process, it is kept in memory only. `history` holds the records of a
+    resumed run up to its checkpoint. Later ones in the file are dropped, so that no step is logged twice.
     """
 
     def __init__(self, output_dir: Path | None, history: list[dict[str, Any]]):
@@ -91,10 +89,7 @@ class TrainingLog:
 class LossWindow:
     """Losses of the steps since the last record, kept on the device, since reading each would stall a GPU.
 
-    Args:
-        accelerator: Averages over processes.
-        pending: Losses since the last record of a resumed run.
-        batch_of: Describes the batch of a step, for an error message.
+    `pending` are those of a resumed run; `batch_of` describes the batch of a step, for an error message.
     """
 
     def __init__(self, accelerator: Accelerator, pending: list[float], batch_of: Callable[[int], str]):
@@ -110,11 +105,7 @@ class LossWindow:
         self._losses = []
 
     def read(self, step: int) -> list[float]:
-        """Average the losses of the steps up to number `step` over processes.
-
-        Raises:
-            FloatingPointError: A loss is NaN or infinite; the message names its step and batch.
-        """
+        """Average the losses of the steps up to number `step` over processes."""
         if not self._losses:
             return []
         losses = self.accelerator.reduce(torch.stack(self._losses), "mean").tolist()

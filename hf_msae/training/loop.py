@@ -101,18 +101,11 @@ def _resample(run: TrainingRun) -> None:
 def train_together(
     runs: Sequence[TrainingRun], survive_failures: bool = False
 ) -> list[TrainingResult | FloatingPointError]:
-    """Train every run to its end, reading each batch once for all of them.
+    """Train runs with the same data, the same [`BatchPlan`] and the same first step, reading each batch once for all.
 
-    Args:
-        runs: Runs with the same data, the same [`BatchPlan`] and the same first step.
-        survive_failures: Whether to go on with the other runs when the loss of one diverges.
-
-    Returns:
-        The result of each run, or the error that ended it.
-
-    Raises:
-        FloatingPointError: The loss of a run is not finite.
-        TrainingInterrupted: SIGINT or SIGTERM arrived; the step was finished and all runs saved a checkpoint.
+    Returns the result of each run. With `survive_failures`, the others go on when the loss of one diverges, and its
+    error takes the place of its result. After SIGINT or SIGTERM, the step is finished, all runs save a checkpoint, and
+    TrainingInterrupted is raised.
     """
     first = runs[0]
     plan, device = first.plan, first.accelerator.device

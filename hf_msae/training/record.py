@@ -71,16 +71,7 @@ class TrainingRecord:
     ) -> TrainingRecord:
         """Make the record of a training that has just ended, with the versions of the installed libraries.
 
-        Args:
-            training_arguments: The [`MSAETrainingArguments`].
-            training_data: The training embeddings.
-            evaluation_data: The held-out embeddings, if any.
-            command: The command, from [`command_line`].
-            result: The result of `MSAETrainer.train`.
-            splits: Splits of the training and evaluation data, if chosen.
-            config: Config of the model.
-            model_sha256: `model_fingerprint` of the model.
-            advice: What to change, as sentences, if the run was not a good one.
+        `splits` are those of the training and evaluation data; `advice` are sentences on what to change.
         """
         backbone = None if config is None else config.base_model_name_or_path
         summary = {} if result is None else result.to_dict()
@@ -108,11 +99,7 @@ class TrainingRecord:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> TrainingRecord | None:
-        """Read the record in a model's folder, or return None if there is none. Unknown keys are ignored.
-
-        Raises:
-            ValueError: The file is damaged or not a record.
-        """
+        """Read the record in a model's folder, or return None if there is none. Unknown keys are ignored."""
         path = Path(folder) / TRAINING_FILE
         content = read_json(path)
         if content is None:
@@ -127,12 +114,7 @@ def describe_data(data: EmbeddingDataset, split: str | None = None) -> dict[str,
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:
-    """Return a command as it was typed, without secrets and paths of local folders.
-
-    Args:
-        program: The command, e.g. "hf-msae train".
-        arguments: Its arguments, e.g. `sys.argv[1:]`.
-    """
+    """Return a command as it was typed, without secrets and paths of local folders."""
     words, secret = [], False
     for word in map(str, arguments):
         flag, equals, value = word.partition("=")

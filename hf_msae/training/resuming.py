@@ -23,10 +23,6 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
     """Find the checkpoint to resume from: the given folder, or for "last" or "true" the newest in `output_dir`.
 
     Newer ones in `output_dir` that are damaged are set aside with a warning.
-
-    Raises:
-        FileNotFoundError: There is none, or the folder is not a complete checkpoint.
-        ValueError: The given checkpoint is damaged, or all are.
     """
     if str(resume_from).lower() in ("last", "true"):
         checkpoints = list_checkpoints(output_dir)

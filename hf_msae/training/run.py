@@ -47,12 +47,8 @@ class TrainingRun:
     """One training of a trainer's model: its optimizer, counters and log.
 
     [`~hf_msae.training.loop.training_step`] works on `prepared`, `forward`, `optimizer`, `scheduler`, `activity` and
-    the counters `losses`, `step_loss`, `fired`, `grad_norm`, `learning_rate` and `seconds_of_steps`.
-
-    Args:
-        trainer: The trainer, whose model, arguments, data and state are used.
-        checkpoint: Checkpoint to continue from; `trainer.state` is already that of the checkpoint.
-        progress: Whether to show a progress bar.
+    the counters `losses`, `step_loss`, `fired`, `grad_norm`, `learning_rate` and `seconds_of_steps`. With a
+    `checkpoint`, `trainer.state` is already that of the checkpoint.
     """
 
     def __init__(self, trainer: MSAETrainer, checkpoint: Path | None = None, progress: bool = True):
@@ -161,14 +157,10 @@ class TrainingRun:
         return result
 
     def after_step(self, embeddings: torch.Tensor, signum: int | None) -> Path | None:
-        """Log, evaluate and save what is due after an optimizer step.
+        """Log, evaluate and save what is due after an optimizer step; return the checkpoint, if one was saved.
 
-        Args:
-            embeddings: The last batch of this process.
-            signum: Signal that ends the training, if one arrived.
-
-        Returns:
-            The folder of the checkpoint, if one was saved.
+        `embeddings` are the last batch of this process, and `signum` is a signal that ends the training, if one
+        arrived.
         """
         args, step, steps_per_epoch = self.args, self.state.global_step, self.plan.steps_per_epoch
         self._tell("on_step_end")
@@ -248,11 +240,7 @@ class TrainingRun:
 
     @torch.no_grad()
     def _measure(self, embeddings: torch.Tensor) -> tuple[float, float]:
-        """Return FVU and sparsity of the last batch of all processes.
-
-        Raises:
-            FloatingPointError: A loss since the last record, or the model's output now, is not finite.
-        """
+        """Return FVU and sparsity of the last batch of all processes."""
         step = self.state.global_step
         self.losses.read(step)
         self._gather_weights()

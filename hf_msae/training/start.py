@@ -102,11 +102,7 @@ def adopt_provenance(config: MSAEConfig, data: EmbeddingDataset) -> None:
 
 
 def check_evaluable(data: EmbeddingDataset) -> None:
-    """Check rows before training that would stop the evaluation after it.
-
-    Raises:
-        ValueError: A row is NaN or infinite, or its metrics are undefined, as for a zero vector.
-    """
+    """Check rows before training that would stop the evaluation after it."""
     from ..metrics import ReconstructionAccumulator
 
     mean = data.statistics().mean
@@ -121,12 +117,7 @@ def check_evaluable(data: EmbeddingDataset) -> None:
 
 
 def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
-    """Compute the statistics of the training data in the main process and share them.
-
-    Raises:
-        ValueError: Either dataset has NaN or infinite rows or no variance, or the evaluation data has rows for
-            which a metric is undefined.
-    """
+    """Compute the statistics of the training data in the main process and share them."""
 
     def measure() -> EmbeddingStatistics:
         found = trainer.train_data.statistics(progress=not trainer.args.disable_tqdm)

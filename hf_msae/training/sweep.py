@@ -46,11 +46,6 @@ def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
 
     Returns:
         Settings by name. In a grid the name lists the values: "num_latents=1024,nesting_weights=reverse".
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file is neither, a setting is unknown or cannot differ between the models of a sweep, or two
-            variants are equal.
     """
     file = Path(file)
     if not file.is_file():
@@ -124,19 +119,10 @@ def train_sweep(
 ) -> list[TrainingResult | FloatingPointError]:
     """Train the models of several trainers on the same batches, reading each batch once.
 
-    Every model ends as if it had been trained alone.
-
-    Args:
-        trainers: Trainers with the same data, batches, steps and processes, each with its own output folder.
-        resume_from_checkpoint: "last" for the last step of which every trainer has a checkpoint; the sweep begins
-            again if it ended before each had saved one.
-
-    Returns:
-        The result of each trainer, or the error that ended it if its loss diverged.
-
-    Raises:
-        ValueError: The trainers do not read the same batches.
-        FileNotFoundError: No trainer has a checkpoint, or there is no step of which all have one.
+    Every model ends as if it had been trained alone. The trainers have the same data, batches, steps and processes,
+    each its own output folder. "last" resumes from the last step of which every trainer has a checkpoint; the sweep
+    begins again if it ended before each had saved one. Returns each result, or the error that ended it if its loss
+    diverged.
     """
     if not trainers:
         raise ValueError("a sweep needs at least one trainer")
@@ -183,9 +169,6 @@ def _newest_common(trainers: Sequence[MSAETrainer]) -> list[Path | None]:
 
     For trainers that a callback stopped, this is their last checkpoint; for the others, it is the last step of which
     all have a checkpoint, since a sweep may be killed while it saves. Damaged ones are set aside.
-
-    Raises:
-        FileNotFoundError: No trainer has a checkpoint, or there is no step of which all have one.
     """
     damaged = {
         path: damage

@@ -25,11 +25,7 @@ _IN_ORDER = {
 
 
 def check_continuable(stream: IterableDataset) -> None:
-    """Check that an interrupted run over a stream can be continued.
-
-    Raises:
-        ValueError: The stream is shuffled: the rows in its buffer would be lost.
-    """
+    """Check that an interrupted run over a stream can be continued."""
     if any("Shuffled" in type(step).__name__ for step in _steps(stream._ex_iterable)):
         raise ValueError(
             "the stream is shuffled, so an interrupted run could not be continued: leave out shuffle(); training "
@@ -38,11 +34,7 @@ def check_continuable(stream: IterableDataset) -> None:
 
 
 def check_divisible(stream: IterableDataset, num_parts: int) -> None:
-    """Check that a stream can be divided among processes by its files.
-
-    Raises:
-        ValueError: Parts of its files are not contiguous parts of its rows, or there are too few files.
-    """
+    """Check that a stream can be divided among processes by its files."""
     others = sorted({type(step).__name__ for step in _steps(stream._ex_iterable)} - _IN_ORDER)
     if others:
         raise ValueError(

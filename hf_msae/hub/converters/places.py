@@ -68,9 +68,6 @@ def origin(
     "text", if known without the names of the model and its class; otherwise a note says so if the model is taken for a
     language model. `place` describes the place for the error message; `known` describes the embeddings if only their
     kind is known.
-
-    Raises:
-        ValueError: The place is unknown or has no name here, and the user gave no hook_point.
     """
     config = {"base_model_name_or_path": model} if model else {}
     if source.given.get("hook_point") is not None:

@@ -53,9 +53,6 @@ def update_card(
     weights ("": none, None: the default). An edited text is kept as it is. Edited metadata are kept and completed; of
     their model-index, our results are renewed and those of others stay. `license` replaces that of the existing card,
     and `replace` ignores that card.
-
-    Raises:
-        ValueError: The metadata of the existing card cannot be read.
     """
     if replace or existing is None or not existing.strip():
         return render(license)

@@ -68,13 +68,9 @@ def write_index(models: Mapping[str, Mapping[str, Any]]) -> str:
 def render_index_card(
     models: Mapping[str, Mapping[str, Any]], repo_id: str, license: str | None = None, revision: str | None = None
 ) -> str:
-    """Render the README.md of a repository of several models.
+    """Render the README.md of a repository of several models, from the lines of its index by subfolder.
 
-    Args:
-        models: Subfolder -> line of the index.
-        repo_id: Repository, "user/name".
-        license: License of the weights; "" for none. Defaults to that of the models, if all have the same.
-        revision: Branch, if it is not the default one.
+    The license ("" for none) is by default that of the models, if all have the same.
     """
     models = {name: models[name] for name in sorted(models)}
     backbones = [name for name in dict.fromkeys(each["base_model_name_or_path"] for each in models.values()) if name]

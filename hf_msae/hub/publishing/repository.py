@@ -169,11 +169,6 @@ class Repository:
         `plan` takes what the branch holds and returns operations; those that change nothing are left out. If somebody
         else commits in between, it is asked again. Before anything is sent again, the Hub is read to see whether it is
         there already, so no commit is made twice. A pull request, which cannot be found that way, is never sent twice.
-
-        Raises:
-            PermissionError: No permission to write to the repository.
-            ConnectionError: The Hub cannot be reached, or keeps failing.
-            ValueError: There is no such branch, or `plan` raises it.
         """
         branch, sent, made = revision or "main", [], None
         options = {"commit_message": message, "commit_description": description, "revision": branch}

@@ -40,9 +40,6 @@ def write_space(
 
     Without a `requirement` (how the Space installs hf_msae, for example "hf_msae==0.1.0"), the package is sent along,
     which works whether or not it is on an index.
-
-    Raises:
-        ValueError: pip cannot install the requirement, or a file of the package is a link that leads out of it.
     """
     for source in (app_folder(), *([_PACKAGE] if requirement is None else [])):
         refuse_foreign_links(source, (path.relative_to(source) for path in source.rglob("*") if path.is_symlink()))
@@ -119,11 +116,6 @@ def push_space(
 
     Returns:
         The address of the Space.
-
-    Raises:
-        ValueError: A setting names something on this machine, or files of others would be replaced.
-        PermissionError: Not logged in, or no permission to write.
-        ConnectionError: The Hub cannot be reached or keeps failing; says what became of the Space.
     """
     repository = Repository(repo_id, "space", token)
     variables = space_variables(settings)
@@ -191,11 +183,7 @@ def _delete_variable(api: HfApi, space: str, key: str) -> None:
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
-    """The Space's variables for these settings.
-
-    Raises:
-        ValueError: A setting names a folder or file of this machine, or there is no dataset of pictures.
-    """
+    """The Space's variables for these settings."""
     found = {}
     for key, value in settings.chosen().items():
         if key in ("edits", "swordbench"):

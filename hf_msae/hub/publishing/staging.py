@@ -76,10 +76,6 @@ def stage_model(
 
     `folder` is new or empty. The other arguments are those of `push_to_hub`; `subfolder`, `tags` and `revision` are
     for the card.
-
-    Raises:
-        OSError: The run holds no model, or does not load back.
-        ValueError: The run has no metrics, or those of another model, or something does not load back.
     """
     model, run_dir = source, source if isinstance(source, Path) else run_dir
     if run_dir is not None:

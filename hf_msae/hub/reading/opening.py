@@ -36,10 +36,6 @@ def load_msae(
         revision: Branch, tag or commit on the Hub.
         subfolder: Folder of the model in the folder or repository.
         dtype: Data type of the weights. Defaults to float32.
-
-    Raises:
-        OSError: There is no such model.
-        ValueError: The model is damaged, or was saved by a newer hf_msae.
     """
     import torch
 

@@ -157,11 +157,5 @@ class CompiledRings:
         return self._entries.decode(self.starts)
 
     def add_gradients_(self, gradients: torch.Tensor, of_code: torch.Tensor, of_dictionary: torch.Tensor) -> None:
-        """Add the gradients of the entries.
-
-        Args:
-            gradients: Gradient of the loss by what each ring alone decodes to: `(rings, rows, d)`.
-            of_code: Gradient of the code `(rows, n)` to add to.
-            of_dictionary: Gradient of the dictionary `(n, d)` to add to, contiguous.
-        """
+        """Add to the gradients of code (rows, n) and dictionary (n, d), given those of what each ring decodes to."""
         self._entries.add_gradients_(self.starts, gradients, of_code, of_dictionary)

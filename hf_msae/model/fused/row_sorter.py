@@ -14,13 +14,6 @@ class RowSorter:
 
     Non-negative floats order like their bits, so value and place fit into one unique integer that orders by value,
     then by descending place. numpy sorts such integers in vector registers. float64 does not fit; torch sorts it.
-
-    Args:
-        rows: Rows of the largest chunk.
-        n: Entries of a row.
-        dtype: float32 or float64.
-        threads: Executor of the sorting.
-        number: Number of its threads.
     """
 
     def __init__(self, rows: int, n: int, dtype: torch.dtype, threads: Executor, number: int):

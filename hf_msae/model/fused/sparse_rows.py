@@ -20,13 +20,10 @@ def column_slices(dictionary: torch.Tensor) -> list[torch.Tensor]:
 
 
 class SparseRows:
-    """Some entries of codes `(number, n)`, each code a selection from a row of one dense code.
+    """Some entries of codes `(number, n)`, each code a selection from a row of one dense code `(rows, n)`.
 
-    Args:
-        codes: The code of each entry, ascending; int32.
-        columns: The column of each entry, distinct within a code; int32.
-        number: Number of codes, a multiple of the rows of the dense code; those of row i are i, i + rows, ...
-        dense: The values `(rows, n)`.
+    `codes` and `columns`, int32, are the places of the entries, codes ascending and columns distinct within a code.
+    The codes of row i are i, i + rows, ...
     """
 
     def __init__(self, codes: np.ndarray, columns: np.ndarray, number: int, dense: torch.Tensor):
