@@ -150,12 +150,7 @@ def named_classes(test: EmbeddingDataset, columns: Sequence[str]) -> dict[str, t
 
 
 def load_linear_layer(path: str | os.PathLike, width: int) -> torch.nn.Linear:
-    """Load a linear layer from a safetensors file with `weight` (C, width) and, unless it has none, `bias` (C,).
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a safetensors file, or the tensors in it have other shapes.
-    """
+    """Load a linear layer from a safetensors file with `weight` (C, width) and, unless it has none, `bias` (C,)."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

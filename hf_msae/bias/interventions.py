@@ -43,13 +43,9 @@ _MOST_ENTRIES = 2**24  # of moved copies of the rows, at a time
 
 @dataclass(frozen=True)
 class Interventions:
-    """What a classifier answers when latents are set to values.
+    """What a classifier answers when latents (m,) are set to levels (m, doses): probabilities (m, doses, rows).
 
-    Attributes:
-        latents: The latents (m,).
-        levels: The activations that each was set to (m, doses).
-        answers: Probabilities (m, doses, rows).
-        null_spread: Spread of the changes of the log-odds that random latents cause (m,), moved by as much.
+    `null_spread` is the spread of the changes of the log-odds that random latents cause (m,), moved by as much.
     """
 
     latents: np.ndarray
@@ -62,11 +58,7 @@ class Interventions:
     ) -> pd.DataFrame:
         """Return one row per latent, in their order: the columns of `BiasReport.frame` without associations.
 
-        Args:
-            concepts: Names of the latents.
-            low: Lower ends of the intervals of the effects (m,).
-            high: Upper ends.
-            alpha: Level of the tests.
+        `low` and `high` are the ends of the intervals of the effects (m,).
         """
         absent, strong = self.answers[:, 0], self.strong
         change_of_odds = (log_odds(strong) - log_odds(absent)).mean(axis=1)
@@ -114,25 +106,14 @@ def intervene(
     rng: np.random.Generator,
     progress: bool = False,
 ) -> Interventions:
-    """Set latents from zero to ever larger values, and move as many random latents by as much.
+    """Set latents (m,) from zero to ever larger values, and move as many random latents by as much.
 
     Random latents are drawn from those that are not tested and active about as often. The spread of their effects is
     estimated by the median of their sizes, since some of them carry the classifier's own concepts.
 
-    Args:
-        ask: Function from embeddings to probabilities.
-        x: Embeddings of the rows to intervene on (rows, d).
-        own: Their codes (rows, n).
-        directions: What one unit of each latent adds to an embedding (n, d).
-        latents: The latents to test (m,).
-        activations: Their activations in all data (N, m), each positive somewhere.
-        frequency: Share of the data that each latent is active in (n,).
-        num_null: Number of random latents for each tested one.
-        rng: Generator of the draws.
-        progress: Whether to show a progress bar.
-
-    Raises:
-        ValueError: Too few latents are left to compare with.
+    `own` are the codes (rows, n) of the embeddings x that are changed, `directions` what one unit of each latent adds
+    to an embedding (n, d), `activations` those of the tested latents in all data (N, m), each positive somewhere, and
+    `frequency` the share of the data that each latent is active in (n,).
     """
     others = np.setdiff1d(np.flatnonzero(frequency > 0), latents)
     if len(others) < max(10, num_null // 5):
@@ -161,12 +142,7 @@ def latent_directions(msae: MSAEModel) -> torch.Tensor:
 
 
 def latents_to_test(total: np.ndarray, concepts: ConceptTable | None) -> np.ndarray:
-    """Choose the best latent of each validated name and, if these are few, the strongest latents, in ascending order.
-
-    Args:
-        total: Total activation of each latent (n,).
-        concepts: Names of the latents.
-    """
+    """Choose the best latent of each validated name and, if these are few, those with the largest totals."""
     named = validated_latents(concepts)
     if len(named) >= FEWEST_NAMED:
         return np.sort(named)
@@ -187,11 +163,6 @@ def driver_candidates(frame: pd.DataFrame, target: str, audit: str) -> list[Find
     """Turn interventions into tests of a report: whether each concept moves the classifier more than chance.
 
     The p-value is that of the z-score, the severity that of the end of the effect's interval that is nearer to zero.
-
-    Args:
-        frame: What `Interventions.to_pandas` returned.
-        target: Name of the predicted class.
-        audit: Name of the audit.
     """
     found = []
     for row in frame.itertuples():

@@ -72,11 +72,7 @@ def _place(positive: int | str, classes: list[str]) -> int:
 
 
 def probabilities(ask: Classifier, x: torch.Tensor) -> np.ndarray:
-    """Ask a classifier for the probabilities of embeddings, float64 (B,).
-
-    Raises:
-        ValueError: They are not probabilities, or not one for each embedding.
-    """
+    """Ask a classifier for the probabilities of embeddings, float64 (B,)."""
     answers = torch.cat([as_tensor(ask(part)).detach().cpu().double().reshape(-1) for part in x.split(_ROWS)])
     answers = answers.numpy()
     if len(answers) != len(x) or not ((answers >= 0) & (answers <= 1)).all():

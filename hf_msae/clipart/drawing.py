@@ -79,15 +79,7 @@ def render_drawing(file: Path, size: int) -> Image.Image | None:
 
 
 def centered_on_white(png: bytes, size: int) -> Image.Image | None:
-    """Cut a drawing out of its transparent page and center it on a white square.
-
-    Args:
-        png: The encoded page.
-        size: Width and height of the square in pixels.
-
-    Returns:
-        An RGB picture, or None if nothing is to be seen.
-    """
+    """Cut a drawing out of its transparent page and center it on a white RGB square; None if nothing is seen."""
     page = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGBA")
     box = page.getchannel("A").getbbox()
     if box is None:

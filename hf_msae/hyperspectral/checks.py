@@ -40,11 +40,7 @@ def _rebuild(file: str, field: str, message: str) -> PatchError:
 
 
 def check_wavelengths(wavelengths: Sequence[float] | np.ndarray, source: object = "wavelengths") -> np.ndarray:
-    """Return wavelengths as float64 (bands,), in nm.
-
-    Raises:
-        PatchError: They do not ascend, or are not in nm.
-    """
+    """Return wavelengths as float64 (bands,); they have to ascend, and to be in nm."""
     found = np.array(wavelengths, dtype=float)
     if found.ndim != 1 or len(found) < 2 or not np.isfinite(found).all():
         raise PatchError(source, "wavelengths", f"a finite number per band is needed, but the shape is {found.shape}")
@@ -63,11 +59,7 @@ def check_wavelengths(wavelengths: Sequence[float] | np.ndarray, source: object 
 
 
 def as_mask(mask: np.ndarray, shape: tuple[int, ...], name: object) -> np.ndarray:
-    """Return a mask of (h, w) or (bands, h, w) as bool (h, w): True where any band is outside the field.
-
-    Raises:
-        PatchError: The shape does not fit, or values are not 0 and 1.
-    """
+    """Return a mask of (h, w) or (bands, h, w) as bool (h, w): True where any band is outside the field."""
     mask = np.asarray(mask)
     if mask.shape not in (shape, shape[1:]):
         raise PatchError(name, "mask", f"its shape is {mask.shape}, but data has {shape}")
@@ -80,11 +72,7 @@ def as_mask(mask: np.ndarray, shape: tuple[int, ...], name: object) -> np.ndarra
 
 
 def check_pair(data: np.ndarray, mask: np.ndarray, name: object, bands: int | None = None) -> Pair:
-    """Return a patch as arrays, its mask as bool (h, w), after checking their shapes.
-
-    Raises:
-        PatchError: Data is not (bands, h, w), has another number of bands, or no pixel belongs to the field.
-    """
+    """Return a patch as arrays, its mask as bool (h, w), after checking their shapes."""
     data = np.asarray(data)
     if data.ndim != 3 or (bands is not None and len(data) != bands):
         raise PatchError(name, "data", f"its shape is {data.shape}, but ({bands or 'bands'}, h, w) is needed")
@@ -95,18 +83,7 @@ def check_pair(data: np.ndarray, mask: np.ndarray, name: object, bands: int | No
 
 
 def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, unit: str, name: object) -> np.ndarray:
-    """Return the mean spectrum of a patch (bands,), after checking it.
-
-    Args:
-        data: Values (bands, h, w).
-        mask: (h, w), True outside the field.
-        wavelengths: Centers of the bands in nm.
-        unit: What the values are in; a key of `UNITS`.
-        name: The file, for messages.
-
-    Raises:
-        PatchError: Bands are missing, the field has no pixels, or values are not finite, saturated or in another unit.
-    """
+    """Return the mean spectrum of a patch (bands,), after checking all of it; `name` is the file, for messages."""
     if mask.all():
         raise PatchError(name, "mask", _NO_FIELD)
     field = data[:, ~mask]
@@ -182,11 +159,7 @@ def guess_unit(median: float) -> str:
 
 
 def check_unit(unit: str) -> None:
-    """Refuse an unknown unit.
-
-    Raises:
-        ValueError: It is not in `UNITS`.
-    """
+    """Raise ValueError unless a unit is in `UNITS`."""
     if unit not in UNITS:
         raise ValueError(f"unit is {unit!r}, but must be one of {', '.join(map(repr, UNITS))}")
 
@@ -210,10 +183,8 @@ def odd_masks(shares: Mapping[Any, tuple[float, float, float]]) -> list[Any]:
 def inverted_masks(shares: Mapping[Any, tuple[float, float, float]]) -> PatchError | None:
     """Return what to raise if masks look inverted: if most of them call the middle outside rather than the edge.
 
-    A patch is cut around its field, so that what is outside lies along its edge, and a field has pixels.
-
-    Args:
-        shares: What `says_outside` returned, by the name of the patch.
+    A patch is cut around its field, so that what is outside lies along its edge, and a field has pixels. `shares` is
+    what `says_outside` returned, by the name of the patch.
     """
     inverted = [name for name, (middle, edge, whole) in shares.items() if middle > edge + _MORE or whole == 1]
     if 2 * len(inverted) <= len(shares):

@@ -99,13 +99,10 @@ class ConceptSpace:
 def concept_space(
     msae: MSAEModel, embeddings: EmbeddingDataset, table: ConceptTable | None, expected: Collection[str] = ()
 ) -> tuple[np.ndarray, ConceptSpace]:
-    """Take embeddings apart into latents and a remainder.
+    """Take embeddings apart into latents and a remainder: columns (n, m + d), and the space that they are in.
 
     Kept are the latents that are active in at least 10 rows, and the 2,400 with the largest activation of these; those
     with a validated name are always kept. The others count as remainder.
-
-    Returns:
-        Columns (n, m + d), and the space that they are in.
     """
     x = embeddings[:]
     embeddings.check_finite(x, range(len(x)))
@@ -130,11 +127,7 @@ def read_concepts(
 ) -> tuple[Any, Any, Any, pd.DataFrame | None, ConceptSpace | None]:
     """Read what `red_team` is given of a classifier of embeddings or latents.
 
-    Returns:
-        X, y, groups and the feature table as for any model, and the space of the concepts, None without concepts.
-
-    Raises:
-        ValueError: There is no such column of labels, or tables and columns do not belong together.
+    Returns X, y, groups and the feature table as for any model, and the space of the concepts, None without concepts.
     """
     table = features if isinstance(features, ConceptTable) else None
     if msae is None and table is None:

@@ -26,13 +26,7 @@ def first_copies(keys: Iterable[Hashable]) -> np.ndarray:
 
 
 def keep_together(folds: np.ndarray, first: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """Move copies to the fold of the first of them; without copies, folds stay as they are.
-
-    Args:
-        folds: The fold of each row.
-        first: See `first_copies`; None if there are no copies.
-        rng: Draws the rows of a fold that had nothing but copies.
-    """
+    """Move copies to the fold of the first of them (`first_copies`); without copies, folds stay as they are."""
     if first is None:
         return folds
     found, distinct = folds[first], np.unique(first)

@@ -176,16 +176,10 @@ class EagleEyesFeatures(TakesPatches, TransformerMixin, BaseEstimator):
 
 
 def singular_values(images: np.ndarray) -> np.ndarray:
-    """Return the five largest singular values of each image after repeating it to a square.
+    """Return the five largest singular values (bands, 5) of each image (bands, h, w) after repeating it to a square.
 
     They are the roots of eigenvalues of a matrix of the shorter side: repeating rows only weighs them, so neither the
     square nor a singular value decomposition is needed.
-
-    Args:
-        images: (bands, h, w).
-
-    Returns:
-        (bands, 5), descending.
     """
     if images.shape[1] > images.shape[2]:
         images = images.transpose(0, 2, 1)

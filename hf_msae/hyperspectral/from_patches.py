@@ -39,25 +39,11 @@ def inputs_of_patches(
     output_dir: str | os.PathLike | None = None,
     model_name: str | None = None,
 ) -> dict[str, Any]:
-    """Return the arguments of `make_subject` for patches.
+    """Return the arguments of `make_subject` for patches, given those of `red_team`.
 
     The transformer is the one given, that of a hybrid, or the first step of a pipeline that takes patches; a model of
     features without one is given the mean spectrum. Of other models of patches, such as networks, the mean spectrum is
-    what audits see, and predictions are made from the patches.
-
-    Args:
-        model: See `red_team`.
-        patches: Patches with targets, unless `y` is given.
-        y: Targets; those of the patches by default.
-        groups: Those of the patches and their classes of size by default.
-        features: The feature table; that of the transformer by default.
-        transformer: Turns patches into X; it is fitted if it is not.
-        output_dir: Folder where features are kept.
-        model_name: What messages call the model.
-
-    Raises:
-        ValueError: The patches have no targets, or one that is the same everywhere.
-        TypeError: The model is a classifier of patches.
+    what audits see, and predictions are made from the patches. Features are kept in `output_dir`.
     """
     if y is None:
         y = patches.targets

@@ -24,11 +24,7 @@ _LIMITS = {"pH": (0.0, 14.0)}
 
 
 def read_table(source: str | os.PathLike | pd.DataFrame) -> tuple[pd.DataFrame, object]:
-    """Return a table, and its name for messages.
-
-    Raises:
-        PatchError: The file is no CSV file in UTF-8, with commas, semicolons or tabs.
-    """
+    """Return a table, or a CSV file in UTF-8 as one, and its name for messages."""
     if isinstance(source, pd.DataFrame):
         return source, "ground truth"
     file = Path(source).expanduser()
@@ -58,20 +54,10 @@ def split_tables(
 ) -> tuple[pd.DataFrame | None, dict[str, np.ndarray]]:
     """Return the targets and groups of chosen patches, in their order.
 
-    Args:
-        source: What was measured: a CSV file or a table; without a column of `ID_COLUMNS`, or another whose values
-            are the ids, its rows are in the order of the patches. None: nothing is known.
-        group_source: Labels that are not there: a CSV file or a table with such a column.
-        ids: Names of all patches.
-        rows: Places of the chosen ones.
-        targets: Columns of targets; None for those with names of the challenges, P2O5 being P.
-        groups: Columns of groups; None for those in `GROUP_COLUMNS` and for all of `group_source`.
-        where: Where the patches are, for messages.
-        drop: Whether rows of the ground truth without a patch are left out, with a warning.
-
-    Raises:
-        PatchError: Ids differ or are repeated, a column is missing or in both tables, or a value is missing, no number
-            or out of range.
+    The tables, targets and groups are those of `load_patches`: without a column of `ID_COLUMNS`, or another whose
+    values are the ids, the rows of `source` are in the order of the patches. `ids` are those of all patches, `rows`
+    the places of the chosen ones, and with `drop` rows of the ground truth without a patch are left out, with a
+    warning.
     """
     labels: dict[str, np.ndarray] = {}
     of_table = groups
@@ -205,14 +191,7 @@ def chosen_rows(
 ) -> np.ndarray:
     """Return the places of the patches that are named, or of all, without those that are left out.
 
-    Args:
-        ids: Names of all patches.
-        only: Names, or a file with one in each line or a column of `ID_COLUMNS`. None: all.
-        leave_out: The same of patches that are left out. None: no patch.
-        where: Where the patches are, for messages.
-
-    Raises:
-        PatchError: A name is unknown, or no patch is left.
+    Names may also be a file with one in each line or a column of `ID_COLUMNS`.
     """
     asked = {what: _read_ids(given) for what, given in (("only", only), ("leave_out", leave_out)) if given is not None}
     for what, (names, source) in asked.items():

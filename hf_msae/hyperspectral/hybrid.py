@@ -100,15 +100,10 @@ class HybridRegressor(TakesPatches, RegressorMixin, BaseEstimator):
         of_crops: np.ndarray,
         owners: Sequence[int],
     ) -> Self:
-        """Learn from features that were computed before.
+        """Learn from features (n, p) and targets (n, t) that were computed before.
 
-        Args:
-            table: Features (n, p).
-            values: Targets (n, t).
-            small: Which fields are small, bool (n,).
-            of_neighbors: Which features the neighbors see, bool (p,).
-            of_crops: Features of crops (m, p).
-            owners: The row that each crop is from.
+        `small` says which fields are small, and `of_neighbors` which features the neighbors see; `of_crops` are
+        features of crops, and `owners` the row that each is from.
         """
         self.scale_ = np.abs(values).max(axis=0)
         self.scale_[self.scale_ == 0] = 1

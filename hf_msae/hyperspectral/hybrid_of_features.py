@@ -22,11 +22,7 @@ EDGE = "mean_edge"
 
 
 class FeaturesAndEdge(TransformerMixin, BaseEstimator):
-    """Turn patches into the features of a hybrid, and the mean edge of the field as the last column.
-
-    Args:
-        features: A transformer of patches.
-    """
+    """Turn patches into the features of a hybrid, and the mean edge of the field as the last column."""
 
     def __init__(self, features: BaseEstimator):
         self.features = features
@@ -48,13 +44,7 @@ class FeaturesAndEdge(TransformerMixin, BaseEstimator):
 
 
 class Fields:
-    """The fields that a hybrid learns from: what the neighbors see of them, and features of their crops.
-
-    Args:
-        hybrid: The model, which says how crops are made.
-        patches: The fields.
-        transformer: Fitted to them.
-    """
+    """The fields that a hybrid learns from: what the neighbors see of them, and features of their crops."""
 
     def __init__(self, hybrid: HybridRegressor, patches: Patches, transformer: FeaturesAndEdge):
         self.hybrid, self.patches, self.transformer = hybrid, patches, transformer
@@ -83,10 +73,6 @@ class HybridOfFeatures(RegressorMixin, BaseEstimator):
 
     It also works on some of the columns: neighbors see those of their columns that are there, and the forest is told
     apart from them by the mean edge; without that column the forest predicts all fields.
-
-    Args:
-        hybrid: The model.
-        fields: What crops come from; the rows of the table that rows are chosen from.
     """
 
     learns_from_places = True
@@ -97,14 +83,7 @@ class HybridOfFeatures(RegressorMixin, BaseEstimator):
         self.fields = fields
 
     def fit(self, X: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray | None = None) -> Self:
-        """Learn.
-
-        Args:
-            X: Features (n, p).
-            y: Targets.
-            rows: Places of the rows among the fields; some may be there more than once.
-            columns: Places of the columns; all by default.
-        """
+        """Learn from `rows` of the fields, some of which may be there more than once, and `columns`, or all."""
         fields = self.fields
         columns = np.arange(fields.edge + 1) if columns is None else np.asarray(columns)
         (self.edge_,) = np.flatnonzero(columns == fields.edge)[:1] if fields.edge in columns else (None,)

@@ -86,15 +86,7 @@ def patches_of_spectra(
     groups: Mapping[str, np.ndarray],
     targets: pd.DataFrame | None = None,
 ) -> Patches:
-    """Return spectra without images, such as those of a laboratory, as patches of one pixel.
-
-    Args:
-        spectra: In digital numbers (n, bands).
-        wavelengths: Centers of the bands in nm.
-        ids: One name per spectrum.
-        groups: Label of each spectrum by name.
-        targets: What was measured, one row per spectrum.
-    """
+    """Return spectra (n, bands) without images, such as those of a laboratory, as patches of one pixel."""
     sizes = pd.DataFrame(1, index=range(len(ids)), columns=["height", "width", "pixels"])
     pixels = Arrays(spectra[:, :, None, None], None, ids)
     return Patches(pixels, wavelengths, ids, sizes, spectra, targets=targets, groups=groups)

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 
 class RememberedSpectra(MeanSpectrum):
-    """The mean spectrum, which remembers the patches of the rows that it made last.
-
-    Args:
-        patches: The patches that are always known.
-    """
+    """The mean spectrum, which remembers the patches of the rows that it made last, and always knows some."""
 
     def __init__(self, patches: Patches):
         super().__init__(patches.wavelengths)
@@ -41,11 +37,7 @@ class RememberedSpectra(MeanSpectrum):
         return found
 
     def patch_of(self, row: np.ndarray) -> Pair:
-        """Return the patch with this mean spectrum.
-
-        Raises:
-            ValueError: There is none.
-        """
+        """Return the patch with this mean spectrum."""
         key = np.ascontiguousarray(row, dtype=np.float64).tobytes()
         if key in self.last:
             return self.last[key]
@@ -66,12 +58,7 @@ PATCHES_ONLY = "The model predicts from patches, not from features, so {} left o
 
 
 class ModelOfPatches(RegressorMixin, BaseEstimator):
-    """A regressor of patches that is given the rows of their mean spectra.
-
-    Args:
-        model: The regressor.
-        spectra: Finds the patches of rows.
-    """
+    """A regressor of patches that is given the rows of their mean spectra."""
 
     learns_from_places = True
     """`fit` is told which rows and columns of the table it is given."""

@@ -220,11 +220,7 @@ def size_classes(edges: np.ndarray) -> pd.Categorical:
 
 
 def interpolation(wavelengths: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return the matrix (new bands, bands) of linear interpolation.
-
-    Raises:
-        ValueError: A new band lies outside.
-    """
+    """Return the matrix (new bands, bands) of linear interpolation."""
     if new.min() < wavelengths[0] - 1e-6 or new.max() > wavelengths[-1] + 1e-6:
         raise ValueError(
             f"bands from {new.min():g} to {new.max():g} nm cannot be interpolated from bands between "

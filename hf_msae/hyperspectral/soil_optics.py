@@ -13,13 +13,10 @@ import numpy as np
 
 
 def soil(wavelengths: np.ndarray, brightness: float, organic: float, iron: float) -> np.ndarray:
-    """Return the reflectance of dry soil (bands,).
+    """Return the reflectance of dry soil (bands,), which is `brightness` in the infrared, 0.15 to 0.45.
 
-    Args:
-        wavelengths: In nm.
-        brightness: Reflectance in the infrared, 0.15 to 0.45.
-        organic: Organic matter, 0 (mineral) to 1 (dark humus).
-        iron: Depth of the broad absorption of iron oxides in the blue, 0 to 1.
+    Organic matter goes from 0 (mineral) to 1 (dark humus), and `iron`, the depth of the broad absorption of iron
+    oxides in the blue, from 0 to 1.
     """
     position = (wavelengths - 400) / 600
     continuum = 0.3 + 0.7 * (1 - np.exp(-2.2 * np.clip(position, 0, None))) / (1 - np.exp(-2.2))

@@ -138,10 +138,6 @@ def read_envi(file: Path, box: tuple[slice, slice] = (slice(None), slice(None)))
     """Return a part of an ENVI cube (bands, h, w), and its header.
 
     Bands that the header's bbl calls bad are left out. Values are divided by its reflectance scale factor.
-
-    Raises:
-        ImportError: The spectral package is not installed.
-        PatchError: The file cannot be read.
     """
     image = _open_envi(file)
     cube = image.open_memmap(interleave="bip")

@@ -97,13 +97,9 @@ class Subject:
     def fit(
         self, rows: np.ndarray, columns: np.ndarray | None = None, seed: int | None = None, **parameters: Any
     ) -> Fitted:
-        """Fit a clone of the model.
+        """Fit a clone of the model to rows and, if they are given, columns, with these parameters set.
 
-        Args:
-            rows: Places of the rows to fit to.
-            columns: Places of the columns to fit to; all by default.
-            seed: Value of each `random_state` of the model; as given by default.
-            parameters: Parameters of the model to set.
+        A seed is the value of each `random_state` of the model, which otherwise stay as given.
         """
         model = clone(self.model)
         known = model.get_params() if hasattr(model, "get_params") else {}
@@ -210,12 +206,7 @@ def make_subject(
     ids: Sequence[str] | None = None,
     model_name: str | None = None,
 ) -> Subject:
-    """Check the arguments of `red_team` and put them together.
-
-    Raises:
-        TypeError: The model cannot be fitted.
-        ValueError: Arrays do not belong together, hold values that are not finite, or have too few rows.
-    """
+    """Check the arguments of `red_team` and put them together."""
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         from ..metrics import LinearClassifier  # here, since it imports torch
 

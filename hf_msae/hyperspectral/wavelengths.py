@@ -27,17 +27,9 @@ _ANGSTROM_FROM = 2600  # nm: sensors of reflected sunlight begin below, and visi
 
 
 def in_nanometers(wavelengths: Sequence[float] | np.ndarray, unit: str | None, source: object) -> np.ndarray:
-    """Return wavelengths in nm.
+    """Return wavelengths in nm, given their unit as files write it (nm, Nanometers, um, microns, ...).
 
     Where the unit is unknown, numbers that can be of one unit only, such as 0.4 to 2.5, are converted with a warning.
-
-    Args:
-        wavelengths: One number for each band.
-        unit: Their unit, as files write it (nm, Nanometers, um, microns, ...). None, or "unknown": not known.
-        source: The file, for messages.
-
-    Raises:
-        PatchError: The unit is another one, such as wavenumbers, or several units or none could be meant.
     """
     found, word = np.asarray(wavelengths, dtype=np.float64), str(unit or "").strip().lower()
     if word not in _UNKNOWN:

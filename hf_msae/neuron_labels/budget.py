@@ -52,12 +52,7 @@ class Spent:
 
 
 class Meter:
-    """Counts what is spent, and says when the budget does not allow more.
-
-    Args:
-        budget: The limits.
-        price: Of a picture.
-    """
+    """Counts what is spent, and says when the budget does not allow more."""
 
     def __init__(self, budget: Budget | None = None, price: float = 0.0) -> None:
         self.price = price
@@ -72,11 +67,7 @@ class Meter:
         return time.monotonic() - self._start
 
     def reserve(self, **more: float) -> None:
-        """Check that `more` can be spent.
-
-        Raises:
-            BudgetSpentError: It cannot.
-        """
+        """Raise BudgetSpentError unless `more` can be spent."""
         for name, limit in asdict(self.budget).items():
             if limit is None:
                 continue

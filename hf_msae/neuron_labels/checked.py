@@ -12,11 +12,7 @@ class NeuronError(ValueError):
 
 
 def features_of(neuron: Neuron, images: Images) -> np.ndarray:
-    """Compute features, one row for each image.
-
-    Raises:
-        NeuronError: The neuron fails, or gives another number of rows.
-    """
+    """Compute features, one row for each image; raise NeuronError if the neuron does not."""
     try:
         found = np.asarray(neuron.features(images))
     except Exception as error:  # a function of the user may raise anything
@@ -27,11 +23,7 @@ def features_of(neuron: Neuron, images: Images) -> np.ndarray:
 
 
 def activations_of(neuron: Neuron, features: np.ndarray) -> np.ndarray:
-    """Read activations from features, and check that they are one finite number for each.
-
-    Raises:
-        NeuronError: They are not, or the neuron fails.
-    """
+    """Read activations from features; raise NeuronError unless they are one finite number for each."""
     try:
         found = np.asarray(neuron.read(features), dtype=np.float64)
     except Exception as error:  # likewise

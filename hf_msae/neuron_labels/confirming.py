@@ -28,19 +28,9 @@ _MOST_FACTOR = 4
 class Confirmation:
     """How a neuron responds to fresh pictures of a concept, compared with fresh control pictures.
 
-    Attributes:
-        concept: The concept.
-        images: SHA-256 of the pictures.
-        activations: The neuron's activations (n,).
-        score: The score, by the metric of the search.
-        low: Lower end of its 95% interval.
-        high: Upper end.
-        auc: The AUC.
-        auc_low: Lower end of its 95% interval.
-        limit: What that has to reach.
-        p_value: Of the Mann-Whitney test.
-        problem: Why there is no score.
-        stopped: Why there are fewer pictures than the imager has, if a budget did not allow more.
+    `images` are SHA-256, `score` is by the metric of the search, with the ends of its 95% interval, and `auc_low` has
+    to reach `limit`. `problem` says why there is no score, and `stopped` why there are fewer pictures than the imager
+    has.
     """
 
     concept: str
@@ -68,23 +58,11 @@ def confirm(
 ) -> Confirmation:
     """Make pictures of a concept that the search did not use, and compare them with fresh control pictures.
 
-    A picture of a collection may belong to several concepts: those in `seen` are left out, and others take their
-    place as long as there are any.
+    A picture of a collection may belong to several concepts: those in `seen`, SHA-256 of what the search for this
+    label scored, are left out, and others take their place as long as there are any.
 
     Where much else activates the neuron, more pictures are needed to tell a perfect concept from chance: `number` is
     divided by the share of control pictures that do not activate it as the concept does, if the budget allows that.
-
-    Args:
-        trial: The concept, with its pictures in the search.
-        neuron: The neuron.
-        gallery: Makes pictures.
-        control: Activations of control pictures that the search did not use.
-        settings: Those of the search.
-        number: Number of pictures; fewer if the imager has fewer.
-        seen: SHA-256 of the pictures that the search for this neuron's label scored, of whatever concept.
-
-    Raises:
-        BudgetSpentError: They would cost more than the budget allows.
     """
     concept, there_are = trial.concept, gallery.most_pictures(trial.concept)
     rate = activation_rate(control, trial.activations)
@@ -147,10 +125,6 @@ def clusters(trials: Sequence[Trial], looks: Looks) -> list[list[Trial]]:
     """Group concepts by meaning, best first: average linkage, with a likeness of at least `looks.ALIKE`.
 
     Concepts with a picture in common, such as wordings of what a renderer knows, are one.
-
-    Args:
-        trials: Strong concepts, best first.
-        looks: Compares concepts.
     """
     wordings: list[list[Trial]] = []
     for trial in trials:

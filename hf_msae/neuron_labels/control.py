@@ -84,11 +84,7 @@ class Control:
         return to_rgb(self.images[int(row)], f"control picture {row}")
 
     def activations(self, neuron: Neuron) -> np.ndarray:
-        """Return the activations (n,) of all control pictures, float64.
-
-        Raises:
-            NeuronError: The neuron fails, or they are all the same, so that nothing could be told from them.
-        """
+        """Return the activations (n,) of all control pictures, float64; raise NeuronError if they say nothing."""
         found = activations_of(neuron, self.features(neuron))
         if found.min() == found.max():
             raise NeuronError(

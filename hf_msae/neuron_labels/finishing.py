@@ -30,12 +30,7 @@ _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "max": 1.0}
 
 
 class Finish:
-    """Confirms what a search found with fresh pictures.
-
-    Args:
-        run: What all searches share.
-        each: A search that has ended.
-    """
+    """Confirms what a search that has ended found, with fresh pictures."""
 
     def __init__(self, run: Run, each: Active) -> None:
         self.run, self.each, self.search = run, each, each.search

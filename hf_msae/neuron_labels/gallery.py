@@ -31,11 +31,6 @@ class Gallery:
 
     Pictures are files named by the SHA-256 of their pixels, and `drawn.jsonl` says which picture belongs to a concept
     and seed, so an interrupted run draws only what is missing.
-
-    Args:
-        imager: Makes the pictures.
-        meter: Counts pictures that are made; those of earlier runs cost nothing.
-        folder: Where pictures are kept; None keeps them in memory.
     """
 
     def __init__(self, imager: Imager, meter: Meter, folder: str | Path | None = None) -> None:
@@ -62,10 +57,8 @@ class Gallery:
     def draw(self, concept: str, seeds: Sequence[int]) -> list[str]:
         """Make the pictures of a concept that are not there yet, and return the SHA-256 of all.
 
-        Raises:
-            CannotDrawError: The imager has no pictures of this concept, or the same for several seeds, which would
-                count several times, and as fresh ones that the search has not seen.
-            BudgetSpentError: More pictures would cost more than the budget allows.
+        Raises CannotDrawError also if the imager has the same picture for several seeds, which would count several
+        times, and as fresh ones that the search has not seen.
         """
         missing = [seed for seed in seeds if (concept, seed) not in self._drawn]
         if missing and concept in self._undrawable:
@@ -81,12 +74,7 @@ class Gallery:
         return [self._drawn[concept, seed] for seed in seeds]
 
     def draw_pairs(self, concept: str, seeds: Sequence[int]) -> tuple[list[str], list[str]]:
-        """Make pictures with a concept, and the same without it, and return their SHA-256; they are drawn every time.
-
-        Raises:
-            CannotDrawError: The imager cannot make such pairs.
-            BudgetSpentError: They would cost more than the budget allows.
-        """
+        """Make pictures with a concept, and the same without it, every time, and return their SHA-256."""
         price = {"images": 2 * len(seeds), "cost": 2 * len(seeds) * self.imager.price}
         self.meter.reserve(**price)
         pairs = self._ask(self.imager.draw_pairs, concept, seeds)
@@ -152,11 +140,7 @@ class Gallery:
         return self._pictures[name]
 
     def activations(self, neuron: Neuron, names: Sequence[str]) -> np.ndarray:
-        """Return the activations (n,) of stored pictures, float64.
-
-        Raises:
-            NeuronError: The neuron fails, or does not give one finite number for each picture.
-        """
+        """Return the activations (n,) of stored pictures, float64."""
         return activations_of(neuron, self.features(neuron, names))
 
     def features(self, neuron: Neuron, names: Sequence[str]) -> np.ndarray:

@@ -16,13 +16,6 @@ class JsonLines:
     """A file with one JSON record a line, read once and appended to; the first line says its format.
 
     A last line without its end was cut off by a kill: it is dropped, and overwritten by the next record.
-
-    Args:
-        path: The file; it does not need to exist.
-        version: Version of the records' format.
-
-    Raises:
-        ValueError: Another line is not a JSON record, or the file has another format.
     """
 
     def __init__(self, path: str | os.PathLike, version: int = 1) -> None:

@@ -36,13 +36,6 @@ class Looks:
     m.m without the noise of few pictures, but is taken to be at least half of it. To concepts that share a word, or
     whose word embeddings have a cosine of at least 0.6, 0.3 is added: "red star" and "red circle" look different, and
     can yet be wordings of what a neuron for red responds to. Concepts with a picture in common have the likeness 1.
-
-    Args:
-        neuron: The neuron.
-        gallery: Has the pictures.
-        control: The control pictures.
-        embedded: See above.
-        word_embeds: Embeds concepts.
     """
 
     def __init__(

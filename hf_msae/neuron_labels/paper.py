@@ -29,16 +29,6 @@ class PaperSearch:
     one that is drawn twice counts once; a new one takes the place of the worst if it is better, or else of a random
     one, the more probably the worse that is. The label is the best of them. (Zaigrajew et al., "LINE", arXiv
     2604.08039. Where all scores are equal, its code fails; here, each concept is equally likely to go.)
-
-    Args:
-        neuron: What is labeled.
-        gallery: Makes pictures.
-        control: Control pictures by class.
-        settings: How to search.
-        word_embeds: Embeds the names of the classes and the concepts.
-
-    Raises:
-        ValueError: The control pictures are not given by class.
     """
 
     def __init__(

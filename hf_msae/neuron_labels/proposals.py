@@ -16,13 +16,7 @@ from .proposers.language_model import UnansweredError
 
 
 class Proposals:
-    """Asks a proposer, and keeps its answers in `proposals.jsonl`, so a run that goes on asks for what is missing.
-
-    Args:
-        proposer: Answers the requests.
-        meter: Counts what answers cost; those of earlier runs cost nothing.
-        folder: Where answers are kept; None keeps them in memory.
-    """
+    """Asks a proposer, and keeps its answers in `proposals.jsonl`, so a run that goes on asks for what is missing."""
 
     def __init__(self, proposer: Proposer, meter: Meter, folder: str | Path | None = None) -> None:
         self.proposer, self.meter = proposer, meter
@@ -34,12 +28,7 @@ class Proposals:
                 self._answers[record["request"]] = Answer(**record["answer"])
 
     def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """Return the answer to each request.
-
-        Raises:
-            BudgetSpentError: More calls would cost more than the budget allows.
-            UnansweredError: A language model could not be called; the answers that came are kept.
-        """
+        """Return the answer to each request."""
         missing = list({each.sha256: each for each in requests if each.sha256 not in self._answers}.values())
         if missing:
             self.meter.reserve(calls=len(missing) if self.proposer.is_language_model else 0)

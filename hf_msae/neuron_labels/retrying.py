@@ -26,10 +26,8 @@ _MOST_LETTERS = 300  # of what a service says about an error
 class ServiceError(RuntimeError):
     """A service did not answer as it should, and asking again did not help or cannot help.
 
-    Attributes:
-        status: The last HTTP status; None if there was no answer.
-        attempts: How often it was asked.
-        labels: The labels that were found before, if it ended `label_neurons`.
+    `status` is the last HTTP status, None if there was no answer, and `labels` are those that were found before, if it
+    ended `label_neurons`.
     """
 
     def __init__(self, message: str, status: int | None = None, attempts: int = 1) -> None:
@@ -52,21 +50,9 @@ def with_retries(
     """Call a service, and call it again after HTTP status 408, 429 or 5xx, a timeout, or a connection that breaks.
 
     The waits double, and are shortened by up to a half at random, so that clients which failed together do not come
-    back together. A `Retry-After` header, in seconds or as a date, is respected.
-
-    Args:
-        call: Makes the request.
-        name: The service in messages, such as "text-to-image of model/id".
-        retries: How often the call is repeated at most.
-        wait: Seconds before the first repetition.
-        longest: Seconds that a wait takes at most. If the service asks for a longer one, it is not called again.
-        also: Other errors of `call` after which it is repeated, such as those of an answer that cannot be read.
-        secret: A key that no message may contain, even if the service repeats it.
-        sleep: Waits.
-
-    Raises:
-        ServiceError: The last call failed as well, or its failure is one that repeating does not change, such as
-            status 400, 401, 403 or 404.
+    back together. A `Retry-After` header, in seconds or as a date, is respected; if it asks for more than `longest`
+    seconds, the service is not called again. The call is also repeated after errors in `also`, such as those of an
+    answer that cannot be read. No message contains `secret`, even if the service repeats it.
     """
     for attempt in range(1, retries + 2):
         try:

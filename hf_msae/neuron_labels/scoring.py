@@ -24,11 +24,6 @@ def score(metric: Metric, shown: np.ndarray, control: np.ndarray) -> float:
     - "mean": the mean of the concept's.
 
     (Kopf et al., "CoSy: Evaluating Textual Explanations of Neurons", NeurIPS 2024; LINE, arXiv 2604.08039.)
-
-    Args:
-        metric: "auc", "mad" or "mean".
-        shown: Activations of the concept's pictures (n,).
-        control: Activations of control pictures (m,), at least 2.
     """
     if metric == "auc":
         ordered = np.sort(control)  # scipy's test takes far longer
@@ -72,10 +67,6 @@ def activation_rate(control: np.ndarray, shown: np.ndarray) -> float:
     the variance between the parts is largest, explains at least 0.8 of the variance (of normal noise, it explains
     0.64, and of uniform noise 0.75). And since p of the control pictures being of the concept means that at least
     0.75 p of them have the activation that 0.75 of its pictures have, p is at most that share / 0.75.
-
-    Args:
-        control: Activations of control pictures (m,).
-        shown: Activations of the concept's pictures (n,).
     """
     values, n = np.sort(control), len(control)
     resting = int(np.searchsorted(values, values[0], side="right"))
@@ -98,12 +89,6 @@ def reach(auc: float, rate: float, shown: int, control: int) -> tuple[float, flo
     fifths of the way from chance to c, which is 0.8 where nothing else activates the neuron. Of a neuron that is
     active or not, the AUC is 0.5 + (h - q) / 2, where h is the share of the concept's pictures that activate it; the
     limit then asks that (h - q) / (1 - q), the hits beyond chance, are at least 0.6.
-
-    Args:
-        auc: The AUC.
-        rate: q, as `activation_rate` estimates it from other pictures.
-        shown: Number of the concept's pictures.
-        control: Number of control pictures.
     """
     perfect = 1 - rate / 2
     return float(auroc_interval(min(auc / perfect, 1.0), shown, control)[0]) * perfect, 0.5 + 0.3 * (1 - rate)

@@ -51,15 +51,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Settings of a search.
-
-    Attributes:
-        iterations: Number of proposals.
-        images_per_concept: Pictures of a concept in one round.
-        metric: What concepts are compared by.
-        seed: Random seed.
-        hard_negatives: Pictures that lack a concept and are otherwise like its own, half of what it is compared with.
-    """
+    """Settings of a search; `images_per_concept` are those of one round, and the others as in `label_neurons`."""
 
     iterations: int = 10
     images_per_concept: int = 5
@@ -87,13 +79,6 @@ class Search:
     Each concept is scored against all control pictures of the search. The best ones get more pictures, since the best
     of many noisy scores is too good. Concepts that are known, in another number or wording as well, are not tried
     again.
-
-    Args:
-        neuron: What is labeled.
-        gallery: Makes pictures.
-        control: Activations of the control pictures.
-        settings: How to search.
-        known: Recognizes concepts.
     """
 
     def __init__(

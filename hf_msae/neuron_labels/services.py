@@ -22,25 +22,7 @@ _MOST_NAMED = 5
 
 @dataclass(repr=False)
 class Service:
-    """A model behind an API.
-
-    Attributes:
-        name: What uses the service, in messages.
-        model: Id on the Hub, or what the server calls the model.
-        provider: One of `InferenceClient`'s.
-        base_url: Address of a server instead.
-        api_key_variable: Name of the environment variable with the key. By default, providers get HF_TOKEN or the
-            token that you logged in with, and a server at `base_url` gets none.
-        timeout: Seconds without any data from the server after which a call has failed.
-        retries: How often a failed call is repeated at most.
-        wait: Seconds before the first repetition.
-        sleep: Waits.
-        concurrency: Number of calls at the same time.
-
-    Raises:
-        ValueError: There is neither model nor base_url, or both a provider and a base_url; the address is none, or
-            holds a password or query; or a number is out of range.
-    """
+    """A model behind an API, with the options of `InferenceProposer`; `name` is what uses it, in messages."""
 
     name: str
     model: str | None = None
@@ -77,11 +59,7 @@ class Service:
         return self.base_url or f"provider {self.provider or 'auto'}"
 
     def key(self) -> str | None:
-        """Read the key: from the environment variable, or else, for a provider, the Hub token.
-
-        Raises:
-            ValueError: There is none, or it holds what is no key.
-        """
+        """Read the key: from the environment variable, or else, for a provider, the Hub token."""
         if self.api_key_variable is None:
             if self.base_url is not None:
                 return None
@@ -145,12 +123,7 @@ class Service:
     def check(self, models_path: str | None = None) -> None:
         """See whether there is a key and a model, as far as that can be asked.
 
-        Args:
-            models_path: Where a server of one's own lists its models, below base_url; None if it does not.
-
-        Raises:
-            ValueError: There is no key, or no such model.
-            ServiceError: The service does not answer, or refuses the key.
+        A server of one's own lists its models at `models_path` below base_url, if that is given.
         """
         key = self.key()
         if self.base_url is None:
@@ -186,11 +159,7 @@ _PROVIDERS = ["inferenceProviderMapping"]
 
 
 def check_address(base_url: str) -> None:
-    """Check that an address is safe to log and show: httpx logs it, and settings hold it.
-
-    Raises:
-        ValueError: It is no HTTP address, or holds a name, a password or a query, which may be a key.
-    """
+    """Check that an address is safe to log and show: httpx logs it, and settings hold it."""
     parts = urlsplit(base_url)
     if "@" in parts.netloc or parts.query:
         raise ValueError(

@@ -27,9 +27,6 @@ def clean_concept(text: str) -> str:
     """Bring a concept that a model or person wrote to one form: one line, lower case, without quotes or article.
 
     What a model wrote is data: it is shown and drawn, and never used as a path, pattern or markup.
-
-    Raises:
-        ValueError: It is empty, has no letter, has more than 8 words or 60 characters, or holds control characters.
     """
     text = unicodedata.normalize("NFKC", text).strip()
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") for letter in text):

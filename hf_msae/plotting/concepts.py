@@ -119,9 +119,6 @@ def plot_concept_effects(effects: pd.DataFrame) -> Figure:
     """Plot the largest effects of concepts on a classifier with their intervals, a panel for each target.
 
     Filled dots are effects that random latents do not have; those of concepts that are expected to matter are gray.
-
-    Args:
-        effects: The table `concepts` of a `RedTeamReport`.
     """
     targets = list(dict.fromkeys(effects["target"]))
     number = min(_MOST_EFFECTS, effects["latent"].nunique())

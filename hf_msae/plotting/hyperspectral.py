@@ -57,11 +57,7 @@ def plot_pruning(pruning: pd.DataFrame) -> Figure:
 
 @in_common_look
 def plot_predictions(predictions: pd.DataFrame) -> Figure:
-    """Plot predictions of held-out rows against the truth, with bars of the range from the 5th to the 95th percentile.
-
-    Args:
-        predictions: The table of this name of a `RedTeamReport`: target, truth, prediction.
-    """
+    """Plot predictions of held-out rows against the truth, with bars from the 5th to the 95th percentile."""
     targets = list(dict.fromkeys(predictions["target"]))
     figure, panels = new_panels(len(targets), height=3.0)
     for panel, target in zip(panels, targets, strict=True):
@@ -88,11 +84,7 @@ def plot_predictions(predictions: pd.DataFrame) -> Figure:
 
 @in_common_look
 def plot_quantiles(quantiles: pd.DataFrame) -> Figure:
-    """Plot the mean residual in each tenth, or coarser part, of the target, with intervals, a panel for each target.
-
-    Args:
-        quantiles: Rows of the table `slices` of a `RedTeamReport` whose grouping is a part of the target.
-    """
+    """Plot the mean residual in each tenth, or coarser part, of a target with intervals, a panel for each."""
     targets = list(dict.fromkeys(quantiles["target"]))
     figure, panels = new_panels(len(targets), height=2.2)
     for panel, target in zip(panels, targets, strict=True):
@@ -141,11 +133,7 @@ def plot_shortcuts(shortcuts: pd.DataFrame) -> Figure:
 
 @in_common_look
 def plot_pulls(pulls: pd.DataFrame) -> Figure:
-    """Plot how far groups shift what a classifier says of rows of the same class: the strongest ones, with intervals.
-
-    Args:
-        pulls: The table of this name of a `RedTeamReport`: 1 is as far as the class itself.
-    """
+    """Plot how far the strongest groups shift what a classifier says of rows of the same class, with intervals."""
     strongest = pulls["pull"].astype(float).abs().dropna().nlargest(_MOST_PULLS).index
     rows = pulls.loc[strongest][::-1]
     figure, axes = new_figure(1, 1, width=6.0, height=1.2 + 0.3 * len(rows))

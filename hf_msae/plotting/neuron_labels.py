@@ -32,10 +32,6 @@ def plot_neuron_label(found: NeuronLabel, folder: Path) -> Figure:
     Numbers below pictures are activations, as shares of the largest activation of a control picture. A filled dot is
     the score of all pictures of a concept, a hollow one that of the first few, where more were made. Concepts are
     in the order in which they were tried; a dotted line divides those that the search started from and the others.
-
-    Args:
-        found: The label.
-        folder: Folder of the run.
     """
     title = "\n".join(wrap(found.verdict(), _LINE))
     figure, axes = new_figure(4, 1, width=6.3, height=1.25 + 0.04 * title.count("\n"), title=title)

@@ -33,10 +33,6 @@ def plot_wavelengths(attributions: pd.DataFrame, spectrum: pd.DataFrame | None =
     Shaded are the visible range, the red edge, the near and the shortwave infrared; the line is the mean spectrum,
     without a scale. The title has what 100% is. Columns without a wavelength, such as those of a Fourier transform,
     are only counted there.
-
-    Args:
-        attributions: The table of this name of a `RedTeamReport`.
-        spectrum: Its table `spectrum`: wavelength, mean, low and high.
     """
     targets = list(dict.fromkeys(attributions["target"]))
     figure, axes = new_figure(len(targets), 1, width=6.3, height=2.2 if len(targets) > 1 else 2.9)
@@ -103,9 +99,7 @@ def _shade(panel: Axes) -> None:
 def plot_band_map(attributions: pd.DataFrame, spectrum: pd.DataFrame | None = None) -> Figure:
     """Plot a heat map of the attribution of each wavelength (columns) and transformation (rows), over all targets.
 
-    Args:
-        attributions: The table of this name of a `RedTeamReport`.
-        spectrum: Its table `spectrum`, drawn above the map.
+    The mean spectrum is drawn above the map.
     """
     rows = attributions.dropna(subset=["wavelength"])
     number = attributions["target"].nunique()
@@ -145,11 +139,7 @@ def plot_band_map(attributions: pd.DataFrame, spectrum: pd.DataFrame | None = No
 
 @in_common_look
 def plot_single_bands(bands: pd.DataFrame) -> Figure:
-    """Plot how much of what one band adds to its neighbors is explained, beside the same for these neighbors.
-
-    Args:
-        bands: The table of this name of a `RedTeamReport`: of every target, grouping and the order, the telling band.
-    """
+    """Plot how much of what one band adds to its neighbors is explained, beside the same for these neighbors."""
     rows = bands[::-1]
     figure, axes = new_figure(1, 1, width=6.0, height=1.3 + 0.3 * len(rows))
     panel = axes[0, 0]

@@ -28,10 +28,6 @@ def plot_success_against_damage(doses: pd.DataFrame, working: pd.DataFrame | Non
     The marker is the removal itself, with its intervals. Up and to the left is better.
     All methods are in color if there are enough colors. Otherwise those that another one beats in both on every task,
     and that work at no dose, are gray, and so are all but those with the highest net gains of the rest.
-
-    Args:
-        doses: What `SwordBenchResult.dose_curves` returns.
-        working: What its `working_doses` returns.
     """
     curves = _curves(doses)
     tasks = list(dict.fromkeys(doses["task"]))
@@ -69,15 +65,9 @@ def plot_doses(
     """Plot success, damage and over-correction against the relative dose, one row of panels per task.
 
     Bands are 95% intervals. Thick parts are the doses that work: dashed lines mark the success that they need, and the
-    damage and over-correction that they may have. A dotted line is the largest dose at which methods are compared at
-    equal doses: one whose curve, up to twice its own change, ends before it was stretched further. Gray methods are
-    those of `plot_success_against_damage`.
-
-    Args:
-        doses: What `SwordBenchResult.dose_curves` returns.
-        working: What its `working_doses` returns.
-        epsilon: The most damage and over-correction of a dose that works.
-        equal: The largest dose of the comparison at equal doses, by task.
+    damage and over-correction that they may have (`epsilon`). A dotted line is the largest dose at which methods are
+    compared at equal doses (`equal`, by task): one whose curve, up to twice its own change, ends before it was
+    stretched further. Gray methods are those of `plot_success_against_damage`.
     """
     curves, ranges = _curves(doses), working.set_index(["task", "method"])
     tasks = list(dict.fromkeys(doses["task"]))
@@ -124,9 +114,6 @@ def plot_injection(injection: pd.DataFrame) -> Figure:
 
     Bands are 95% intervals, and the marker is an amount of 1. All methods are in color if there are enough colors,
     and otherwise those whose gain, or whose exactness, no other one reaches on some task.
-
-    Args:
-        injection: What `SwordBenchResult.injection_curves` returns.
     """
     curves = _curves(injection, tuple(_INJECTION_AXES))
     tasks = list(curves.index.unique("task"))
@@ -168,9 +155,6 @@ def _curves(table: pd.DataFrame, names: tuple[str, ...] = ("success", "damage", 
     """Return the curves by task, method and part, with intervals cut to what is possible.
 
     With few seeds, an interval of a mean may go beyond what a difference of accuracies, or exactness, can be.
-
-    Raises:
-        ValueError: There is nothing to plot.
     """
     if table.empty:
         raise ValueError("there is nothing to plot: no curve is defined; undefined() has the reasons")

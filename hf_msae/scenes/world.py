@@ -103,12 +103,7 @@ def _weighted(probabilities: Sequence[float], random: np.random.Generator) -> in
 
 
 def check_correlations(correlations: Mapping[tuple[str, str], float] | None) -> dict[tuple[str, str], float]:
-    """Validate `{(if_present, then): probability}` and return it as a dict of floats.
-
-    Raises:
-        ValueError: A concept is unknown, a probability is outside [0, 1], both concepts belong to one group, or the
-            second is a position or count, which cannot be set freely.
-    """
+    """Validate `{(if_present, then): probability}` of settable concepts and return it as a dict of floats."""
     checked: dict[tuple[str, str], float] = {}
     for pair, probability in (correlations or {}).items():
         if not (isinstance(pair, tuple) and len(pair) == 2):

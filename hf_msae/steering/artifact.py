@@ -44,16 +44,7 @@ def sha256_of(description: dict[str, Any]) -> str:
 
 
 def site_in(backbone: Backbone, method: str, provenance: dict[str, Any]) -> Site:
-    """Return where in a backbone an edit applies.
-
-    Args:
-        backbone: The backbone.
-        method: Name of the edit's method, for errors.
-        provenance: Of the edit.
-
-    Raises:
-        ValueError: The edit was fitted on another backbone, or it is not known on which.
-    """
+    """Return where in a backbone an edit applies."""
     from ..backbones.hook_points import HookPoint, find_site
     from ..backbones.identity import difference
 

@@ -33,11 +33,7 @@ def balanced_weights(concept: np.ndarray) -> np.ndarray:
 
 
 def few_rows(concept: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Draw at most `number` rows: all of the rarer class, up to half of them, and some of the other.
-
-    Returns:
-        The numbers of the rows, in order.
-    """
+    """Draw at most `number` rows: all of the rarer class, up to half of them, and some of the other."""
     if len(concept) <= number:
         return np.arange(len(concept))
     rng = np.random.default_rng(seed)

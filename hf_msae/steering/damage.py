@@ -230,10 +230,7 @@ def of_means(
 ) -> list[dict[str, Figure]]:
     """Evaluate functions of the means of groups of rows, with intervals from resampled rows if they are enough.
 
-    Args:
-        functions: Functions of the means of biased, unbiased and aligned rows, by name.
-        measured: What `group_figures` returned for each of several edits; they are resampled together.
-        seed: Random seed of the resampling.
+    `measured` is what `group_figures` returned for each of several edits; they are resampled together.
     """
     means, draws = [], []
     for place, groups in enumerate(zip(*measured, strict=True)):

@@ -24,9 +24,7 @@ def check_data(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return embeddings as float64 (n, d) and a concept as bool (n,).
 
-    Raises:
-        NotDefinedError: Fewer than 2 rows have the concept or lack it, or all rows are alike.
-        ValueError: The shapes do not fit, the concept is neither true nor false somewhere, or a value is not finite.
+    Raises NotDefinedError if no fit can tell their rows apart.
     """
     values = as_array(X)
     labels = np.asarray(concept.cpu() if isinstance(concept, torch.Tensor) else concept)
@@ -46,11 +44,7 @@ def check_data(
 
 
 def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.ndarray:
-    """Return the other concepts as bool (n, K - 1); one may be given as (n,).
-
-    Raises:
-        ValueError: The shape does not fit, or a value is neither true nor false.
-    """
+    """Return the other concepts as bool (n, K - 1); one may be given as (n,)."""
     if others is None:
         return np.zeros((num_rows, 0), dtype=bool)
     labels = np.asarray(others.cpu() if isinstance(others, torch.Tensor) else others)
@@ -65,11 +59,7 @@ def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.
 
 
 def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
-    """Return embeddings as a float64 array (n, d).
-
-    Raises:
-        ValueError: They have another shape, or a value is not finite.
-    """
+    """Return embeddings as a float64 array (n, d)."""
     if not isinstance(X, np.ndarray | torch.Tensor):
         X = X[:]
     values = X.detach().double().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X, dtype=np.float64)
@@ -81,11 +71,7 @@ def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
 
 
 def as_tensor(X: np.ndarray | torch.Tensor | EmbeddingDataset, width: int, whose: str) -> torch.Tensor:
-    """Return embeddings (..., width) as they are, as a tensor.
-
-    Raises:
-        ValueError: They are not floating-point numbers of that width, or not finite. `whose` says what needs them.
-    """
+    """Return embeddings (..., width) as they are, as a tensor; `whose` says in errors what needs them."""
     if not isinstance(X, torch.Tensor):
         X = X[:] if is_opened(X) else X
         if not isinstance(X, torch.Tensor):  # tensors can be written to, and the features of a task cannot

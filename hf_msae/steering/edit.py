@@ -114,15 +114,7 @@ class Edit(ABC):
         return self
 
     def check_embeddings(self, provenance: dict[str, Any], width: int) -> None:  # noqa: B027 - most take all
-        """Check that the method can be fitted to embeddings, before anything is computed.
-
-        Args:
-            provenance: What is known of their backbone and hook point.
-            width: Their width.
-
-        Raises:
-            ValueError: It needs others.
-        """
+        """Check that the method can be fitted to such embeddings, before anything is computed."""
 
     def fit_by_name(
         self,
@@ -215,11 +207,7 @@ class Edit(ABC):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def check_options(self) -> None:
-        """Check that JSON can hold the options of the method, as results and saved edits do.
-
-        Raises:
-            ValueError: It cannot hold one of them.
-        """
+        """Check that JSON can hold the options of the method, as results and saved edits do."""
         for name, value in self.settings().items():
             try:
                 json.dumps(value, allow_nan=False)
@@ -237,11 +225,7 @@ class Edit(ABC):
 
     @property
     def width(self) -> int:
-        """The width of the embeddings.
-
-        Raises:
-            ValueError: The edit has not been fitted.
-        """
+        """The width of the embeddings."""
         try:
             return self.provenance["width"]
         except (AttributeError, KeyError):
@@ -252,21 +236,13 @@ class Edit(ABC):
         return code_sha256(type(self))
 
     def check_loaded(self) -> None:  # noqa: B027 - most need nothing else
-        """Check what the edit needs besides its own parameters; called after it was loaded.
-
-        Raises:
-            ValueError: It is missing or was changed.
-        """
+        """Check what the edit needs besides its own parameters; called after it was loaded."""
 
     @abstractmethod
     def _fit(self, X: np.ndarray, concept: np.ndarray, seed: int, others: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what is learned.
+        """Return what is learned from embeddings (n, d), float64 and finite.
 
-        Args:
-            X: Embeddings (n, d), float64 and finite.
-            concept: Which rows have the concept, bool (n,) with both values.
-            seed: Random seed.
-            others: Which rows have each of the other concepts, bool (n, K - 1); K may be 1.
+        `concept` is bool (n,) with both values, and `others` bool (n, K - 1), where K may be 1.
         """
 
     @abstractmethod

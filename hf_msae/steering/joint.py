@@ -15,10 +15,6 @@ def regressors(concept: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     Effects are coefficients of the least-squares regression of the rows on all of them and a constant; the first is
     the concept's. Others may depend on each other, since that leaves the concept's effect what it is.
-
-    Raises:
-        NotDefinedError: The concept follows from the others, as one of them, its opposite, or a sum of them: what it
-            does cannot be told from what they do.
     """
     labels = np.column_stack([concept, others]).astype(np.float64)
     labels -= labels.mean(axis=0)
@@ -46,9 +42,6 @@ def discriminant(X: np.ndarray, concept: np.ndarray, others: np.ndarray) -> dict
 
     Returns:
         `effect` (d,), `detector` w (d,) and `threshold`.
-
-    Raises:
-        NotDefinedError: The concept has no effect once the others are held fixed.
     """
     effects = regressors(concept, others) @ X
     explained = np.column_stack([concept, others]) @ effects

@@ -65,11 +65,7 @@ files, but it does not measure anything again.
 
 
 def read_submissions(folder: str | os.PathLike) -> list[Submission]:
-    """Read all submissions of a folder and check that they can be compared.
-
-    Raises:
-        ValueError: A file is no submission, or does not fit the others; the message names the file.
-    """
+    """Read all submissions of a folder and check that they can be compared."""
     paths = sorted(Path(folder).glob("*.json"))
     if odd := [path.name for path in paths if path.is_symlink() or not path.is_file()]:  # it may lead anywhere
         raise ValueError(f"{odd[0]} is a link or a folder, but a submission is a file: put the file itself there")
@@ -119,14 +115,7 @@ def render(submissions: list[Submission]) -> str:
 
 
 def write_leaderboard(folder: str | os.PathLike) -> Path:
-    """Check the submissions of a folder and write its README.md.
-
-    Returns:
-        The page.
-
-    Raises:
-        ValueError: There are no submissions, or one of them does not fit.
-    """
+    """Check the submissions of a folder, write its README.md, and return that page."""
     submissions = read_submissions(folder)
     if not submissions:
         raise ValueError(f"{folder} holds no submissions: no file ends in .json")

@@ -42,12 +42,7 @@ def load_edit(folder: str | os.PathLike, **options: Any) -> Edit:
 
 
 def read_edit(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return the description and the parameters that `write_edit` wrote.
-
-    Raises:
-        FileNotFoundError: The folder holds no edit.
-        ValueError: A file is damaged or was changed.
-    """
+    """Return the description and the parameters that `write_edit` wrote."""
     folder = Path(folder).expanduser()
     for name in (DESCRIPTION, PARAMETERS):
         if not (folder / name).is_file():

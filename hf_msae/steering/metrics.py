@@ -43,12 +43,6 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
     - `leakage_linear`, `leakage_nonlinear`: AUROC of probes that are fitted to training rows after removal: a
       logistic regression, and one of 300 features of a Gaussian kernel (Nystroem). They see standardized coordinates,
       and 0 for those whose spread is less than 1e-4 of what it was before the removal.
-
-    Args:
-        edit: An edit that was fitted to the concept in the training rows.
-        task: The task.
-        concept: Name of the concept.
-        seed: Random seed of the probes and of the resampling.
     """
     X, truth = task.features[task.test], task.concepts[concept][task.test]
     removed, score = edit.remove(X), edit.score(X).astype(np.float64)

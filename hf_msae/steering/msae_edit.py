@@ -65,12 +65,7 @@ class MSAEEdit(Edit):
 
     @property
     def model(self) -> MSAEModel:
-        """The MSAE, loaded at first use.
-
-        Raises:
-            ValueError: None was given.
-            OSError: It does not exist.
-        """
+        """The MSAE, loaded at first use."""
         if self._model is None:
             if isinstance(self.msae, MSAEModel):
                 self._model = self.msae
@@ -113,11 +108,7 @@ class MSAEEdit(Edit):
         return {**saved, "msae": os.path.normpath(Path(folder).expanduser().resolve() / saved["msae"])}
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the edit.
-
-        Raises:
-            ValueError: The MSAE is not in a folder or on the Hub.
-        """
+        """Write the edit, whose MSAE has to be in a folder or on the Hub."""
         if not self.settings()["msae"]:
             raise ValueError("the MSAE of this edit is not saved anywhere: save it, and pass its folder as msae")
         super().save_pretrained(folder)
@@ -127,11 +118,7 @@ class MSAEEdit(Edit):
         return super().depends_on() + model_fingerprint(self.model)
 
     def check_embeddings(self, provenance: dict[str, Any], width: int) -> None:
-        """Check that the MSAE was trained on such embeddings: of their width and, where it is known, their backbone.
-
-        Raises:
-            ValueError: It was trained on others.
-        """
+        """Check that the MSAE was trained on embeddings of their width and, where it is known, their backbone."""
         config = self.model.config
         name = f"the MSAE {self.settings()['msae']}".rstrip()
         if config.d_in != width:
@@ -139,11 +126,7 @@ class MSAEEdit(Edit):
         refuse_other(config.to_dict(), provenance, name, "the embeddings are")
 
     def check_loaded(self) -> None:
-        """Check that the MSAE is the one that the edit was fitted with.
-
-        Raises:
-            ValueError: It is another one, or there is none.
-        """
+        """Check that the MSAE is the one that the edit was fitted with."""
         try:
             found = model_fingerprint(self.model)
         except (OSError, KeyError) as error:

@@ -16,11 +16,7 @@ class UnknownNameError(KeyError, ValueError):
 
 
 class Named(dict[str, T]):
-    """A dictionary by name.
-
-    Args:
-        kind: What its values are, for messages: "method".
-    """
+    """A dictionary by name; `kind` is what its values are, for messages: "method"."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

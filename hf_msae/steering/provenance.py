@@ -20,11 +20,7 @@ def provenance_of(X: object) -> dict[str, Any]:
 
 
 def backbone_of(model: Backbone | VisionTextMSAE) -> Backbone:
-    """Return a backbone, or that of a `VisionTextMSAE`.
-
-    Raises:
-        TypeError: It is neither.
-    """
+    """Return a backbone, or that of a `VisionTextMSAE`."""
     from ..backbones import Backbone
 
     found = getattr(model, "backbone", model)
@@ -43,16 +39,7 @@ def origin_of(
 ) -> dict[str, Any]:
     """Return where embeddings are from: what they say of it, or what the caller says.
 
-    Args:
-        X: Embeddings; opened ones say where they are from.
-        width: Their width.
-        model: The backbone that they are of, if the caller names it.
-        hook_point: The place in it. Defaults to what the embeddings or the MSAE of the model say, else "image_embeds".
-
-    Raises:
-        ValueError: The backbone has no such hook point or another width there, the embeddings are of another one, or
-            there is a hook point without a backbone.
-        TypeError: The model is no backbone.
+    The hook point defaults to what the embeddings or the MSAE of the model say, else "image_embeds".
     """
     known = provenance_of(X)
     if model is None:
@@ -70,11 +57,7 @@ def origin_of(
 
 
 def check_width(width: int, backbone: Backbone, hook_point: str) -> None:
-    """Check that embeddings are as wide as those of a backbone.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Raise ValueError unless embeddings are as wide as those of a backbone."""
     if width != (expected := backbone.width(hook_point)):
         raise ValueError(f"embeddings have {width} columns, but {hook_point} of {backbone.label} has {expected}")
 
@@ -83,16 +66,8 @@ def refuse_other(mine: Mapping[str, Any], theirs: Mapping[str, Any], what: str, 
     """Refuse to use one thing with another if both say where they are from, and that differs.
 
     Two backbones are the same if their weights and image processors are or, where a hash of the weights is not known,
-    if their names and revisions are.
-
-    Args:
-        mine: Provenance of one.
-        theirs: Provenance of the other.
-        what: The one, such as "the MSAE".
-        whose: The other with its verb, such as "the embeddings are".
-
-    Raises:
-        ValueError: They are of different backbones or hook points.
+    if their names and revisions are. `what` is the one, such as "the MSAE", and `whose` the other with its verb, such
+    as "the embeddings are".
     """
     if found := _difference(mine, theirs):
         raise ValueError(f"{what} is of {_label(mine)}, but {whose} of {_label(theirs)}: {found}")

@@ -33,11 +33,6 @@ def rank_methods(gains: pd.DataFrame, shared: Mapping[str, float], name: str) ->
     P-values are corrected for all pairs (Bonferroni): the best is chosen from the same rows, and Holm's steps over the
     others alone would be valid for a method that was fixed before.
 
-    Args:
-        gains: What was gained in rows: task, method, seed, task_sha256 and the groups.
-        shared: For each task, the share of test rows that two seeds have in common.
-        name: Name of the column of net gains.
-
     Returns:
         One row per task and method: task, rank, method, the net gain, low, high, p_value, seeds, missing, note.
     """

@@ -18,11 +18,7 @@ _AT_ANY_PART = ("net_gain_equal_dose", "stretch", "injection_gain_equal_dose", "
 def why_not_defined(metric: str, figures: Mapping[str, Figure], judge: Judge | None, unit: float) -> str:
     """Return why a figure has no value.
 
-    Args:
-        metric: Its name.
-        figures: All figures of the concept, not yet without the values that are infinite.
-        judge: The classifier and the groups of test rows; None for figures that are not of the bias.
-        unit: The dose that the equal doses are parts of (`dose_unit`).
+    `figures` still has values that are infinite; `judge` is None for figures that are not of the bias.
     """
     if metric.startswith("orthogonality"):
         return "`add` changes nothing"

@@ -14,12 +14,7 @@ MOST_STRETCH = 2.0
 
 
 def with_stretch(ranking: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Add to ranks at equal doses how much each removal was stretched, the mean over seeds, with a note beyond twice.
-
-    Args:
-        ranking: What `rank_methods` returned.
-        frame: The tidy table of all figures.
-    """
+    """Add to ranks at equal doses how much each removal was stretched on average, with a note beyond twice."""
     values = frame[frame["metric"] == "stretch"].astype({"value": float}).groupby(["task", "method"])["value"].mean()
     stretch = [values.get(place, float("nan")) for place in zip(ranking["task"], ranking["method"], strict=True)]
     notes = [

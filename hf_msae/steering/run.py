@@ -118,11 +118,7 @@ def run_swordbench(
 
 
 def _named_tasks(tasks: Sequence[str | Task | Callable[..., Task]]) -> list[Task | Callable[..., Task]]:
-    """Return tasks and what makes them, given also by name.
-
-    Raises:
-        ValueError: A name is unknown, or something is no task.
-    """
+    """Return tasks and what makes them, given also by name."""
     if isinstance(tasks, str):
         raise ValueError(f"tasks must be several names or tasks, got {tasks!r}: pass [{tasks!r}]")
     if isinstance(tasks, Task) or not all(isinstance(task, str | Task) or callable(task) for task in tasks):
@@ -133,11 +129,7 @@ def _named_tasks(tasks: Sequence[str | Task | Callable[..., Task]]) -> list[Task
 
 
 def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[str, Edit]:
-    """Return edits, not yet fitted, by label.
-
-    Raises:
-        ValueError: A method is unknown, or two have the same label.
-    """
+    """Return edits, not yet fitted, by label."""
     if isinstance(methods, str):
         raise ValueError(f"methods must be several names or edits, got {methods!r}: pass [{methods!r}]")
     for method in methods.values() if isinstance(methods, Mapping) else methods:
@@ -167,11 +159,7 @@ def _whole_numbers(seeds: Sequence[int]) -> list[int]:
 
 
 def _check_fit(task: Task, edit: Edit, backbone: Backbone | None) -> None:
-    """Check that a method's MSAE and backbone are of the features of a task, before anything is measured.
-
-    Raises:
-        ValueError: They are of other embeddings.
-    """
+    """Check that a method's MSAE and backbone are of the features of a task, before anything is measured."""
     width = task.features.shape[1]
     try:
         edit.check_embeddings(provenance_of(task), width)

@@ -228,21 +228,13 @@ class Submission:
 
 
 def check_text(what: str, text: str) -> None:
-    """Check a name that is shown.
-
-    Raises:
-        ValueError: It is empty or too long, or has characters that cannot be seen.
-    """
+    """Raise ValueError unless a name that is shown is 1 to 80 visible characters."""
     if not 1 <= len(text) <= 80 or not text.isprintable() or text.strip() != text:
         raise ValueError(f"{what} has to be 1 to 80 visible characters on one line, but is {text[:100]!r}")
 
 
 def check_url(url: str | None) -> None:
-    """Check the address of a method.
-
-    Raises:
-        ValueError: It is no plain address of a web page.
-    """
+    """Raise ValueError unless this is the plain address of a web page, or None."""
     if url is not None and not _URL.fullmatch(url):
         raise ValueError(f"url has to be a plain address with http:// or https://, but is {url[:200]!r}")
 

@@ -47,14 +47,6 @@ def check_cell(place: str, figures: Figures, gains: Gains) -> None:
 
     Recomputed are success, damage, over-correction, net gain, recovery, and the intervals of AUROCs, which follow from
     the numbers of rows. What the rows leave open has to be possible. `check_intervals` does the rest.
-
-    Args:
-        place: The task and the seed, for messages.
-        figures: The value and the ends of its interval, by name.
-        gains: What removal gained in each biased, unbiased and aligned row.
-
-    Raises:
-        ValueError: A figure is missing, impossible, or not what the rows make; it is named with its value.
     """
     for name, figure in figures.items():
         _check_figure(f"{place}: {name}", name, figure)
@@ -89,14 +81,7 @@ def check_cell(place: str, figures: Figures, gains: Gains) -> None:
 def check_intervals(places: Sequence[str], figures: Sequence[Figures], gains: Gains, seed: int) -> None:
     """Check the intervals of means over rows, of submissions to the same task and seed: resamples are drawn once.
 
-    Args:
-        places: Which submission each is, for messages.
-        figures: Their figures.
-        gains: What removal gained in each biased, unbiased and aligned row (rows, submissions).
-        seed: The seed.
-
-    Raises:
-        ValueError: An end of an interval is not what the rows make, or there is one of fewer than `MIN_ROWS` rows.
+    `places` are for messages, and `gains` is what removal gained in each row of a group (rows, submissions).
     """
     draws = []
     for place, group in enumerate(GROUPS):

@@ -21,11 +21,7 @@ def summarize(
 ) -> pd.DataFrame:
     """Average figures over seeds and concepts, as `SwordBenchResult.summary` says.
 
-    Args:
-        frame: The tidy table of all figures.
-        metrics: The metrics to average; None for all.
-        seeds: The seeds that each task was run with.
-        shared: For each task, the share of test rows that two seeds have in common.
+    `seeds` are those that each task was run with, and `shared` the share of test rows that two of them have in common.
     """
     rows = []
     for task, of_task in frame.groupby("task", sort=False):

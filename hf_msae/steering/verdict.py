@@ -27,15 +27,8 @@ def is_perfect(
     labels would be perfect. Without the worst group, so would one on features that say nothing of the label: there a
     classifier that is wrong about all inputs of a label, with the bias and without it, is neither helped nor harmed.
 
-    Args:
-        figures: What `damage_figures` measured.
-        num_rows: Number of rows of the smallest group (`Judge.num_rows`).
-        epsilon: How far recovery may be from 1, and damage and over-correction from 0.
-        num_labels: Number of labels that the classifier chooses from.
-
-    Returns:
-        None if that is not defined: the bias does not mislead the classifier, so recovery is not defined, a group has
-        fewer than `MIN_VERDICT_ROWS` rows, or one of label and bias has fewer than `MIN_ROWS`.
+    It is None if recovery is not defined, a group has fewer than `MIN_VERDICT_ROWS` rows (`num_rows` are those of the
+    smallest), or one of label and bias has fewer than `MIN_ROWS`.
     """
     needed = [figures["recovery"], figures["damage"]]
     if np.isfinite(figures["over_correction"][0]):
@@ -50,12 +43,7 @@ def is_perfect(
 
 
 def why_not_perfect(frame: pd.DataFrame, gains: pd.DataFrame) -> str:
-    """Return why there is no verdict for any method and seed of a task, given its rows of two tables of a result.
-
-    Args:
-        frame: The tidy table of figures.
-        gains: What removal gained in the rows of each group.
-    """
+    """Return why there is no verdict for any method and seed of a task, given its figures and its gains in rows."""
     for metric in ("success", "recovery", "fit"):
         of_metric = frame[(frame["metric"] == metric) & frame["reason"].notna()]
         if reasons := list(dict.fromkeys(of_metric["reason"])):

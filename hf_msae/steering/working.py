@@ -11,12 +11,7 @@ _ENDS = ("part", "dose")
 
 
 def working_ranges(curves: pd.DataFrame, epsilon: float) -> pd.DataFrame:
-    """Find the doses that work, as `SwordBenchResult.working_doses` says.
-
-    Args:
-        curves: What `SwordBenchResult.dose_curves` returns.
-        epsilon: The most damage and over-correction of a dose that works.
-    """
+    """Find the doses that work, as `SwordBenchResult.working_doses` says."""
     rows = []
     for task, of_task in curves.groupby("task", sort=False):
         harmless = (of_task["damage"] <= epsilon) & ~(of_task["over_correction"] > epsilon)

@@ -20,19 +20,11 @@ _BACKGROUND = 100
 def attribution_shift(
     subject: Subject, rows: np.ndarray, attacked: Mapping[str, np.ndarray]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Compare attributions of the same rows, by the same model, before and after attacks.
+    """Compare attributions of the same rows, by the same model, before and after attacks: a table, and remarks.
 
     The rows of one fold are explained, with the model that did not see them. rank_correlation is Spearman's, between
     the mean absolute SHAP values of all columns, and top_overlap the share of the ten strongest columns that stay.
-    Sampled values are left out: their own noise would pass for a change.
-
-    Args:
-        subject: The subject.
-        rows: Places of the rows that were attacked.
-        attacked: X of these rows after each attack, by name.
-
-    Returns:
-        One row per attack and target, and remarks.
+    Sampled values are left out: their own noise would pass for a change. `attacked` is X of `rows` after each attack.
     """
     train, test, fitted = subject.fold_models[0]
     own = np.isin(rows, test)

@@ -67,11 +67,7 @@ def bands(subject: Subject) -> Outcome:
 def share_p_value(share: float, n: int, k: int, least: float = LIMITS[0]) -> float:
     """Return the p-value of an explained share of variance against a true share of `least`, by the noncentral F test.
 
-    Args:
-        share: What was found.
-        n: Number of rows.
-        k: Number of explaining columns.
-        least: The largest harmless share.
+    There are n rows and k explaining columns.
     """
     rest = n - k - 1
     ratio = share / k * rest / max(1e-12, 1 - share)

@@ -19,13 +19,6 @@ def far_rows(X: np.ndarray, folds: np.ndarray) -> np.ndarray:
 
     The distance is the mean distance to the three nearest rows, in up to ten principal components of the standardized
     columns.
-
-    Args:
-        X: Features (n, p).
-        folds: The fold of each row.
-
-    Returns:
-        Which rows are far, bool (n,).
     """
     far = np.zeros(len(X), dtype=bool)
     for train, test in splits(folds):
@@ -45,12 +38,6 @@ def unusual_rows(X: np.ndarray) -> np.ndarray:
 
     The distance is T^2, the squared length in up to ten whitened principal components of the standardized columns,
     plus Q, the squared length of what these leave over, each divided by its mean over the rows.
-
-    Args:
-        X: Features (n, p).
-
-    Returns:
-        Which rows are unusual, bool (n,).
     """
     scaled = StandardScaler().fit_transform(X)
     components = min(_COMPONENTS, X.shape[1], len(X) - 1)

@@ -61,12 +61,6 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
     to the same rows, whose trees are no deeper than 24. All other models are explained by sampling permutations of
     columns; of many columns, those that are most correlated are moved together, or those of a concept where columns
     have concepts, and no more than 50 rows are explained.
-
-    Args:
-        subject: The subject.
-        fitted: The model.
-        rows: Places of the rows to explain.
-        background: Places of the rows that stand for the absence of a column.
     """
     X, others = subject.X[rows], subject.X[background]
     if fitted.columns is not None:
@@ -221,15 +215,10 @@ def _sampled(
 
 
 def clusters(X: np.ndarray, least: float = CORRELATED, most: int | None = None) -> np.ndarray:
-    """Cluster columns by their absolute correlation (complete linkage).
+    """Return the cluster of each column of X, counted from 0, by their absolute correlation (complete linkage).
 
-    Args:
-        X: Rows and columns (n, p).
-        least: Columns of a cluster are correlated at least this much.
-        most: Number of clusters at most, whatever the correlation.
-
-    Returns:
-        The cluster of each column, counted from 0.
+    Columns of a cluster are correlated by at least `least`; with `most`, there are so many clusters at most, whatever
+    the correlation.
     """
     if X.shape[1] == 1:
         return np.zeros(1, dtype=np.int64)

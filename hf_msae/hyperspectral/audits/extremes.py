@@ -25,10 +25,6 @@ def unknown_ends(performance: pd.DataFrame, findings: Sequence[Finding]) -> dict
 
     Those are values whose response may be as low as that of a severe finding, and those of which there are too few to
     say anything, unless a finding is about the ends of that target: no finding is no all-clear there.
-
-    Args:
-        performance: The table of this name.
-        findings: Findings of the report.
     """
     far = f"values more than {OUTLIER:g} standard deviations from the mean"
     wide = {"tail_response": ("the more extreme half of its values", FLAT), "outlier_response": (far, UNSEEN)}

@@ -21,10 +21,8 @@ RELATED = 0.1
 class Outcome:
     """What an audit found.
 
-    Attributes:
-        tables: Tables by name.
-        candidates: Tests, which become findings if they stay significant among those of all audits.
-        remarks: What a reader has to know of how it was measured, or why something was left out.
+    `candidates` become findings if they stay significant among the tests of all audits; None stands for what is not
+    defined. `remarks` say how it was measured, or why something was left out.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -65,17 +63,12 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
 
 
 def r2_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute R2 of several predictions of the same rows, also in bootstrap resamples of the rows, which are paired.
+    """Compute R2 of several predictions (n, t) of the same rows, also in bootstrap resamples, which are paired.
 
         R2 = 1 - sum (y - prediction)^2 / sum (y - mean y)^2
 
-    Args:
-        subject: The subject.
-        predictions: Predictions (n, t) each.
-
-    Returns:
-        Values (predictions, t + 1) and their resamples (predictions, resamples, t + 1); the last column is the mean
-        over targets.
+    Returns values (predictions, t + 1) and resamples (predictions, resamples, t + 1); the last column is the mean over
+    targets.
     """
     Y = subject.Y - subject.Y.mean(axis=0)  # for precision
     errors = [(subject.Y - each) ** 2 for each in predictions]
@@ -93,14 +86,9 @@ def r2_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np
 
 
 def is_related(subject: Subject, predictions: np.ndarray) -> np.ndarray:
-    """Say of which targets predictions are correlated with them for sure, which R2 need not show if some are far off.
+    """Say of which targets (t,) the 95% interval of the correlation with predictions (n, t) lies above 0.1.
 
-    Args:
-        subject: The subject.
-        predictions: Predictions (n, t).
-
-    Returns:
-        Whether the 95% interval of the correlation lies above 0.1, bool (t,).
+    R2 need not show that if some predictions are far off.
     """
     y, p = ((each - each.mean(axis=0)) / np.maximum(each.std(axis=0), 1e-300) for each in (subject.Y, predictions))
     columns = np.concatenate([y, p, y**2, p**2, y * p], axis=1)
@@ -112,15 +100,7 @@ def is_related(subject: Subject, predictions: np.ndarray) -> np.ndarray:
 
 
 def score_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute how good several predictions of the same rows are: R2 of values, AUROC of probabilities.
-
-    Args:
-        subject: The subject.
-        predictions: Predictions (n, t) each.
-
-    Returns:
-        As `r2_draws`.
-    """
+    """Compute what `r2_draws` does, or for a classifier the same of the AUROC of probabilities."""
     if subject.classes is None:
         return r2_draws(subject, *predictions)
     number, names = len(predictions), len(subject.targets)

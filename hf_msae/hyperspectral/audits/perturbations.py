@@ -21,15 +21,9 @@ Spectral = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
 
 @dataclass(frozen=True)
 class Attack:
-    """A perturbation with the strengths that it is tried at.
+    """A perturbation of spectra (bands, ...) or of a patch, with the strengths that it is tried at, in `unit`.
 
-    Attributes:
-        name: Its name.
-        unit: What a strength means.
-        strengths: From weak to strong.
-        allowed: The strength that a model has to survive.
-        spectral: Changes spectra (bands, ...), if it is about spectra.
-        spatial: Changes a patch, if it is about its shape.
+    `allowed` is the strength that a model has to survive.
     """
 
     name: str
@@ -97,12 +91,6 @@ def haze(spectra: np.ndarray, strength: float, rng: np.random.Generator, *, wave
 
     The exponent is that of Angstrom's law for usual aerosols. The strength is that at `HAZY` for all sensors, also for
     those that do not see this wavelength: the same air then takes a smaller share of the light of an infrared camera.
-
-    Args:
-        spectra: Spectra (bands, ...).
-        strength: Share of the light at 462 nm.
-        rng: Unused.
-        wavelengths: Centers of the bands in nm (bands,).
     """
     share = hazy_share(strength, wavelengths).reshape(-1, *[1] * (spectra.ndim - 1))
     return (1 - share) * spectra + share * _level(spectra)
@@ -168,11 +156,9 @@ _HAZE = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def spectral_attacks(wavelengths: np.ndarray | None, of_pixels: bool = False) -> tuple[Attack, ...]:
-    """Return what may happen to spectra.
+    """Return what may happen to spectra, or with `of_pixels` to those of pixels, each of which has noise of its own.
 
-    Args:
-        wavelengths: Centers of the bands in nm; None if unknown, and haze is then left out.
-        of_pixels: Whether the spectra are those of the pixels of patches, each of which has noise of its own.
+    Haze is left out where wavelengths are unknown.
     """
     unit = "share of the mean, in each pixel" if of_pixels else "share of the mean reflectance"
     found = (

@@ -28,9 +28,6 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None], list[st
     the classes that have at least 8 rows in both, and divided by the difference that the class makes: 0 if the group
     does not matter, 1 if it matters as much as the class. (It compares scores of the same class, as equalized odds
     do: Hardt et al., "Equality of opportunity in supervised learning", NeurIPS 2016.)
-
-    Returns:
-        A row for each group and target, tests, and remarks on the groups of which no pull was measured.
     """
     records, tests, remarks = [], [], []
     for grouping, labels in subject.groups.items():

@@ -86,15 +86,12 @@ _BANDS = "Do not name single columns as causes: read clusters, bands and transfo
 
 
 def over_samples(values: np.ndarray, number: int) -> tuple[float, float]:
-    """Return the mean over all pairs of samples, and its standard error by the jackknife over samples.
+    """Return the mean over all pairs of at least 3 samples, and its standard error by the jackknife over samples.
 
     The mean is a U-statistic of independent samples, pairs of which are not independent: what leaving out a sample,
     with all of its pairs, changes gives the standard error (Arvesen, "Jackknifing U-statistics", 1969), and Student's
-    distribution with one degree of freedom less than there are samples the intervals.
-
-    Args:
-        values: One value for each pair, in the order of `itertools.combinations`.
-        number: Number of samples, at least 3.
+    distribution with one degree of freedom less than there are samples the intervals. Values are in the order of
+    `itertools.combinations`.
     """
     pairs = np.array(list(combinations(range(number), 2)))
     without = np.array([values[(pairs != sample).all(axis=1)].mean() for sample in range(number)])

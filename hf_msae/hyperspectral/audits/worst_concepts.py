@@ -23,18 +23,10 @@ Choice = tuple[tuple[int, int], ...]  # places of latents, and whether there is 
 def worst_concepts(subject: Subject, rows: np.ndarray, places: list[int]) -> tuple[pd.DataFrame, list[Finding | None]]:
     """Search for the few concepts whose change makes the errors of each target largest.
 
-    Up to three concepts get more or less active, in all rows alike, each by 5% of the embedding's length at most. They
-    are searched for greedily on one half of the rows and measured on the other, beside the mean over random choices.
-
-    Args:
-        subject: The subject, which has a space of concepts.
-        rows: Places of the rows to change.
-        places: Places of the latents that may be changed.
-
-    Returns:
-        One row per target and search ("worst" or "random"): the concepts, dose (mean change of what the model is
-        given, relative to its length), and loss (mean squared error over that without a change) with its interval; and
-        the tests.
+    Up to three concepts at `places` get more or less active, in all `rows` alike, each by 5% of the embedding's length
+    at most. They are searched for greedily on one half of the rows and measured on the other, beside the mean over
+    random choices. In the table, dose is the mean change of what the model is given, relative to its length, and loss
+    the mean squared error over that without a change.
     """
     rng = np.random.default_rng((subject.seed, 1))
     half = rng.random(len(rows)) < 0.5

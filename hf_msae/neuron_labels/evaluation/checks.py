@@ -6,20 +6,12 @@ import numpy as np
 
 
 def checked_activations(activations: np.ndarray) -> np.ndarray:
-    """Return activations as float64 (N, n); one neuron may be (N,).
-
-    Raises:
-        ValueError: The shape is another one, there are fewer than 2 images, or a value is not finite.
-    """
+    """Return activations as float64 (N, n); one neuron may be (N,)."""
     return _columns("activations", activations)
 
 
 def checked_presence(presence: np.ndarray) -> np.ndarray:
-    """Return presence as float64 (N, m); one concept may be (N,).
-
-    Raises:
-        ValueError: The shape is another one, there are fewer than 2 images, or a value is not between 0 and 1.
-    """
+    """Return presence, between 0 and 1, as float64 (N, m); one concept may be (N,)."""
     presence = _columns("presence", presence)
     outside = (presence < 0) | (presence > 1)
     if outside.any():
@@ -28,12 +20,7 @@ def checked_presence(presence: np.ndarray) -> np.ndarray:
 
 
 def unmeasurable(activations: np.ndarray, presence: np.ndarray) -> np.ndarray:
-    """Say for every neuron and concept why no measure can compare them; "" if measures can, (n, m).
-
-    Args:
-        activations: Activations (N, n).
-        presence: Presence (N, m).
-    """
+    """Say for every neuron and concept why no measure can compare them; "" if measures can, (n, m)."""
     total = presence.sum(axis=0)
     reasons = np.full((activations.shape[1], presence.shape[1]), "", dtype=object)
     reasons[:, total == 0] = "no image shows the concept"

@@ -16,12 +16,7 @@ _MOST_PARTS = 100
 
 @dataclass(frozen=True)
 class Atom:
-    """A concept, or its absence.
-
-    Attributes:
-        concept: Name of the concept.
-        negated: Whether it must be absent.
-    """
+    """A concept, or its absence if `negated`."""
 
     concept: str
     negated: bool = False
@@ -41,14 +36,7 @@ class Atom:
 
 @dataclass(frozen=True)
 class Compound:
-    """Two formulas that must both be true, or of which one must.
-
-    Attributes:
-        left: A formula.
-        operator: "AND" or "OR".
-        right: Another one.
-        negated: Whether the whole must be false.
-    """
+    """Two formulas that must both be true, or of which one must; `negated` if the whole must be false."""
 
     left: Formula
     operator: Literal["AND", "OR"]
@@ -85,9 +73,6 @@ def parse_formula(text: str) -> Formula:
     """Read a formula: names of concepts with AND, OR and NOT in capitals, and brackets.
 
     NOT binds most, then AND, then OR. Everything between operators is one name, whatever it holds.
-
-    Raises:
-        ValueError: It is not a formula.
     """
     # These are Python's rules for its own operators, so its parser reads the formula, with numbers in place of names.
     names, parts = [], []

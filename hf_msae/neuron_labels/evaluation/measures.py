@@ -126,19 +126,11 @@ def mean_difference(activations: np.ndarray, presence: np.ndarray) -> np.ndarray
 def top_overlap(
     activations: np.ndarray, presence: np.ndarray, alpha: float | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the images that are active, show the concept, or both.
+    """Count the images that are both (n, m), active (m,) and show the concept (m,).
 
-    The active images of a neuron are the alpha N with the largest activations. Activations that are tied at the
-    threshold count in part, so that their number is the same for every neuron: the result is what random choices among
-    them give on average.
-
-    Args:
-        activations: Activations (N, n).
-        presence: Presence (N, m).
-        alpha: Share of images that are active; None for the share that shows each concept.
-
-    Returns:
-        Images that are both (n, m), active (m,) and show the concept (m,).
+    The active images of a neuron are the alpha N with the largest activations, by default as many as show the concept.
+    Activations that are tied at the threshold count in part, so that their number is the same for every neuron: the
+    result is what random choices among them give on average.
     """
     shown = presence.sum(axis=0)
     active = shown if alpha is None else np.full(len(shown), alpha * len(presence))
@@ -255,11 +247,7 @@ def measure_labels(
 
 
 def known_measure(name: str) -> Measure:
-    """Return the measure with this name.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Return the measure with this name; a ValueError has the names if there is none."""
     if name not in MEASURES:
         raise ValueError(f"there is no measure {name!r}; the measures are {', '.join(MEASURES)}")
     return MEASURES[name]

@@ -21,16 +21,8 @@ class CollectionImager(Imager):
     """Takes pictures of a concept from a collection; subclasses find them.
 
     A seed stands for one picture: those of a concept are in random order, fixed for each concept, and seeds go through
-    them round and round. As many consecutive seeds as there are pictures give different ones.
-
-    Args:
-        images: A column of a dataset, or a list of images. They are decoded when they are drawn.
-        exclude: What is never drawn, such as the pictures that controls or scores use: numbers of rows, images, or
-            their `image_sha256`.
-        pool: Number of pictures of a concept at most.
-
-    Raises:
-        ValueError: There are no images, an excluded row is not there, or `pool` is not positive.
+    them round and round. As many consecutive seeds as there are pictures give different ones. The arguments are those
+    of `RetrievalImager`.
     """
 
     def __init__(
@@ -51,22 +43,14 @@ class CollectionImager(Imager):
 
     @abstractmethod
     def candidates(self, concept: str) -> Iterable[int]:
-        """Return the rows that show a concept, those to prefer first; excluded ones are left out afterwards.
-
-        Raises:
-            CannotDrawError: There are none, for a reason that should be said.
-        """
+        """Return the rows that show a concept, those to prefer first; excluded ones are left out afterwards."""
 
     @abstractmethod
     def unlike(self, concept: str) -> np.ndarray:
         """Return rows, not excluded, that do not show a concept."""
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
-        """Return the picture of each seed.
-
-        Raises:
-            CannotDrawError: The concept has no pictures, or too few: two different seeds would give the same.
-        """
+        """Return the picture of each seed; raise CannotDrawError where two different seeds would give the same."""
         different = list(dict.fromkeys(seeds))
         rows = self.rows(concept, different)
         if len(set(rows)) < len(rows):
@@ -77,11 +61,7 @@ class CollectionImager(Imager):
         return [of_seeds[seed] for seed in seeds]
 
     def rows(self, concept: str, seeds: Iterable[int]) -> list[int]:
-        """Return the row of each seed's picture.
-
-        Raises:
-            CannotDrawError: The concept has no pictures.
-        """
+        """Return the row of each seed's picture."""
         if concept not in self._found:
             self._found[concept] = self._search(concept)
         rows = self._found[concept]

@@ -70,19 +70,11 @@ class CompositionImager(Imager):
         return self.per_drawing * self.drawings.most_pictures(concept)
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
-        """Compose pictures with a drawing of the concept.
-
-        Raises:
-            CannotDrawError: There are no drawings of the concept, or too few for so many seeds.
-        """
+        """Compose pictures with a drawing of the concept."""
         return self.draw_pairs(concept, seeds)[0]
 
     def draw_pairs(self, concept: str, seeds: Sequence[int]) -> tuple[list[Image.Image], list[Image.Image]]:
-        """Compose pictures with a drawing of the concept, and the same ones without that drawing.
-
-        Raises:
-            CannotDrawError: As for `draw`.
-        """
+        """Compose pictures with a drawing of the concept, and the same ones without that drawing."""
         rows = self.drawings.rows(concept, seeds)
         of_drawing = Counter(dict(zip(seeds, rows, strict=True)).values())
         if max(of_drawing.values(), default=0) > self.per_drawing:

@@ -118,11 +118,7 @@ class DiffusersImager(Imager):
         }
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
-        """Make one picture for each seed.
-
-        Raises:
-            CannotDrawError: All attempts at a picture were black.
-        """
+        """Make one picture for each seed."""
         pictures: dict[int, Image.Image] = {}
         missing = list(dict.fromkeys(map(int, seeds)))
         why = ""

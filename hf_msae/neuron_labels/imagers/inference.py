@@ -107,12 +107,7 @@ class InferenceImager(Imager):
         }
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
-        """Ask for one picture for each seed.
-
-        Raises:
-            CannotDrawError: The service refuses the prompt (status 400, 413 or 422).
-            ServiceError: It does not answer, refuses the key, or does not know the model.
-        """
+        """Ask for one picture for each seed; the concept cannot be drawn if the service refuses the prompt."""
         key, made = self.service.key(), []
 
         def one(seed: int, stop: Event) -> Image.Image:

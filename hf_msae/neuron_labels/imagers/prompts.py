@@ -13,14 +13,9 @@ that depend on the seed, so that what pictures of a concept share is the concept
 
 
 class Prompts:
-    """Makes the prompt of a concept and seed.
+    """Makes the prompt of a concept and seed, in one of `STYLES`, or a text with {} in the concept's place.
 
-    Args:
-        style: One of `STYLES`, or a text with {} in the concept's place. The concept is data: nothing in it is
-            replaced.
-
-    Raises:
-        ValueError: It is neither.
+    The concept is data: nothing in it is replaced.
     """
 
     def __init__(self, style: str = "plain") -> None:
@@ -37,11 +32,7 @@ class Prompts:
 
 
 def filled(template: str, what: str = "a template is") -> str:
-    """Check that a template has one place for a concept, and return it.
-
-    Raises:
-        ValueError: It has none, or several.
-    """
+    """Return a template, which needs exactly one place for a concept."""
     if template.count("{}") != 1:
         raise ValueError(f"{what} a text with one {{}} in the concept's place, got {template!r}")
     return template

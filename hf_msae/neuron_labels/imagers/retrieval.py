@@ -106,11 +106,7 @@ class RetrievalImager(CollectionImager):
         return float((1 + (self._invented >= own).sum()) / (1 + len(self._invented)))
 
     def candidates(self, concept: str) -> Iterable[int]:
-        """Return all rows that are not excluded, those that fit a concept best first.
-
-        Raises:
-            CannotDrawError: None of them fits.
-        """
+        """Return all rows that are not excluded, those that fit a concept best first."""
         if len(self._allowed) and self.level is not None and (p_value := self.p_value(concept)) > self.level:
             raise CannotDrawError(
                 f"the dataset has no pictures of {concept!r}: those that fit best do not fit better than those of "

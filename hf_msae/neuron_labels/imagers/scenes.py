@@ -55,19 +55,11 @@ class ScenesImager(Imager):
         return {"imager": "scenes", "world": WORLD_VERSION, "parser": PARSER_VERSION, "seed": self.seed}
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
-        """Draw scenes with the concept.
-
-        Raises:
-            CannotDrawError: The scenes do not know a word of it, or it contradicts itself.
-        """
+        """Draw scenes with the concept."""
         return [render_scene(scene) for scene in self.scenes(concept, seeds)]
 
     def draw_pairs(self, concept: str, seeds: Sequence[int]) -> tuple[list[Image.Image], list[Image.Image]]:
-        """Draw scenes with the concept, and the same scenes without it.
-
-        Raises:
-            CannotDrawError: As for `draw`, or the concept is true of every scene, such as "shape".
-        """
+        """Draw scenes with the concept, and the same scenes without it, if it is not true of every scene."""
         description = _read(concept)
         if not description.parts:
             raise CannotDrawError(f"no scene lacks {concept!r}")

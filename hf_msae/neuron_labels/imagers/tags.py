@@ -70,11 +70,7 @@ class TagsImager(CollectionImager):
         }
 
     def candidates(self, concept: str) -> list[int]:
-        """Return the rows with a tag, in random order.
-
-        Raises:
-            CannotDrawError: No picture has the tag.
-        """
+        """Return the rows with a tag, in random order."""
         rows = self._rows.get(_form(concept))
         if rows is None:
             raise CannotDrawError(f"no picture has the tag {concept!r}")

@@ -21,11 +21,7 @@ _MERGED = 5
 
 
 class UnansweredError(ServiceError):
-    """Some requests were not answered, because the model could not be called.
-
-    Attributes:
-        answers: The answer to each request, None where there is none: what was paid for need not be lost.
-    """
+    """Some requests were not answered, since the model could not be called; `answers` has None for these."""
 
     def __init__(self, message: str, answers: Sequence[Answer | None]) -> None:
         super().__init__(message)
@@ -36,17 +32,9 @@ class UnansweredError(ServiceError):
 class Generation:
     """What a language model wrote.
 
-    Attributes:
-        text: The text; empty if the call failed.
-        reasoning: What the model thought before, if that comes separately.
-        is_cut: Whether the text ends because it became too long.
-        calls: Number of calls of the model, failed ones included.
-        input_tokens: Tokens of the prompt.
-        output_tokens: Tokens of the answer.
-        cost: In the currency of the proposer's prices.
-        estimated: Whether tokens and cost are estimates.
-        refusal: Why the model was not asked although it could be called, in one line.
-        failure: Why the call failed, in one line without secrets.
+    `is_cut` says whether the text ends because it became too long, `refusal` why the model was not asked although it
+    could be called, and `failure` why the call failed, both in one line without secrets. Failed calls count in
+    `calls`.
     """
 
     text: str
@@ -78,9 +66,6 @@ class LanguageModelProposer(Proposer):
         avoided: Number of further concepts that the prompt says to avoid, the latest ones. Answers are always
             compared with all of them.
         retries: How often a request is asked again after a malformed answer.
-
-    Raises:
-        ValueError: `shown` is not positive, or another number is negative.
     """
 
     def __init__(self, *, chat: bool, shown: int = 10, avoided: int = 40, retries: int = 2) -> None:
@@ -96,12 +81,9 @@ class LanguageModelProposer(Proposer):
     def generate(
         self, prompts: Sequence[str], seeds: Sequence[int], not_first: Sequence[Sequence[str]]
     ) -> list[Generation]:
-        """Let the model answer each prompt.
+        """Let the model answer each prompt, with a seed each.
 
-        Args:
-            prompts: The prompts.
-            seeds: A random seed for each.
-            not_first: For each prompt, texts that its completion must not begin with; empty for chat models.
+        A completion must not begin with the texts of its prompt in `not_first`, which is empty for chat models.
         """
 
     def fits(self, prompt: str) -> bool:
@@ -125,8 +107,7 @@ class LanguageModelProposer(Proposer):
     def propose(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests together: first all of them, then again those whose answers were malformed.
 
-        Raises:
-            UnansweredError: Calls failed; the error holds the other answers.
+        Raises UnansweredError with the other answers if calls failed.
         """
         talks = [_Talk(request) for request in requests]
         for attempt in range(self.retries + 1):

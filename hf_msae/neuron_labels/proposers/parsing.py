@@ -22,14 +22,7 @@ class MalformedAnswerError(ValueError):
 
 
 def parse_tagged(text: str) -> tuple[str, str]:
-    """Read an answer with tags around reasoning and concept, as chat models are asked for.
-
-    Returns:
-        The concept, and the reasoning (empty if there is none).
-
-    Raises:
-        MalformedAnswerError: There is not exactly one usable concept.
-    """
+    """Read the concept and the reasoning, in tags as chat models are asked for; the latter may be empty."""
     _, end, rest = text.rpartition("</reasoning>")
     if not end:  # models that reason before they answer use a tag of their own
         _, _, rest = text.rpartition("</think>")
@@ -48,24 +41,13 @@ def parse_tagged(text: str) -> tuple[str, str]:
 
 
 def parse_line(text: str) -> tuple[str, str]:
-    """Read the completion of a line that ends with an opening quote: what comes before the closing one.
-
-    Returns:
-        The concept, and no reasoning.
-
-    Raises:
-        MalformedAnswerError: It is not one usable concept.
-    """
+    """Read the completion of a line that ends with an opening quote: what comes before the closing one."""
     line, _, _ = text.partition("\n")
     return usable_concept(line.partition('"')[0]), ""
 
 
 def usable_concept(text: str) -> str:
-    """Return the concept that a text is, as `clean_concept` writes it.
-
-    Raises:
-        MalformedAnswerError: It is empty, several, a sentence, a refusal, or more than letters and digits.
-    """
+    """Return the concept that a text is, as `clean_concept` writes it."""
     text = text.strip()
     if _SEVERAL.search(text):
         raise MalformedAnswerError(f"give one concept, not several or a sentence: {one_line(text, 80)!r}")

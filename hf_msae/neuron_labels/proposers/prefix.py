@@ -17,12 +17,7 @@ _MOST_KEPT = 4
 
 
 class PrefixCache:
-    """Keeps the keys and values of the tokens that prompts share.
-
-    Args:
-        model: The language model.
-        heads: The tokens of the prompts' unchanging beginnings.
-    """
+    """Keeps the keys and values of the tokens that prompts share; `heads` are their unchanging beginnings."""
 
     def __init__(self, model: PreTrainedModel, heads: Sequence[list[int]]) -> None:
         self._model, self._heads = model, heads

@@ -16,11 +16,7 @@ _MARKUP = str.maketrans("", "", "<>{}[]|\\`")
 
 
 class Prompt:
-    """A prompt file of this package.
-
-    Args:
-        name: Name of the file without its ending.
-    """
+    """A prompt file of this package, by its name without the ending."""
 
     def __init__(self, name: str) -> None:
         self.text = files("hf_msae.neuron_labels").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8")

@@ -13,13 +13,9 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopP
 class SeededSampling(LogitsProcessor):
     """Turns the likeliest token into a sampled one, by Gumbel noise: argmax(logits / T + g) has the softmax's law.
 
-    `generate` itself draws all rows from one stream, so that a row depends on the others.
-
-    Args:
-        temperature: T; with 0, the logits are left as they are.
-        top_p: Probability of the tokens that are kept.
-        seeds: Random seed of each row. The noise is drawn on the CPU, so that it is the same on every device.
-        not_first: For each row, tokens that it must not begin with. Use it for one call of `generate`.
+    `generate` itself draws all rows from one stream, so that a row depends on the others. Here each has its own seed,
+    and its noise is drawn on the CPU, so that it is the same on every device. With a temperature T of 0, logits are
+    left as they are. Rows do not begin with the tokens of `not_first`, in one call of `generate`.
     """
 
     def __init__(
@@ -46,16 +42,7 @@ class SeededSampling(LogitsProcessor):
 
 
 class StopAtText(StoppingCriteria):
-    """Ends a row once it holds one of these texts.
-
-    Args:
-        tokenizer: Decodes rows.
-        start: Length of the prompts.
-        texts: What ends a row.
-
-    Attributes:
-        lengths: Number of tokens after which each row ended; None for a row that did not.
-    """
+    """Ends a row once it holds one of these texts, after `lengths` tokens, or None; prompts end at `start`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, start: int, texts: Sequence[str]) -> None:
         self._tokenizer, self._start, self._texts = tokenizer, start, texts

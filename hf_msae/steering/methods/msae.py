@@ -103,11 +103,6 @@ class MSAELatents(MSAEEdit, LinearScore):
         Rows where the latent is active count as rows with the concept. Names are those of the option `concepts` or,
         without it, of a `VisionTextMSAE` with the same MSAE, passed as the backbone. The backbone may be None: it is
         recorded, so that the edit can be attached to it.
-
-        Raises:
-            NotDefinedError: The latent is active in all embeddings or in none.
-            ValueError: The mode is "shift", `num_latents` is more than 1, no latent has the name, or the embeddings do
-                not fit the MSAE.
         """
         if self.mode == "shift":
             raise ValueError("the mode shift needs labels: call fit(X, concept), or choose another mode")
@@ -219,15 +214,7 @@ class MSAELatents(MSAEEdit, LinearScore):
 
 
 def detection(codes: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measure how well each latent detects a concept.
-
-    Args:
-        codes: Activations (n, latents).
-        concept: Which rows have the concept, bool (n,).
-
-    Returns:
-        The AUROC of every latent, and |difference of class means| / standard deviation.
-    """
+    """Return the AUROC of every latent for a concept, and |difference of class means| / standard deviation."""
     areas = np.full(codes.shape[1], 0.5)
     alive = np.flatnonzero(np.ptp(codes, axis=0) > 0)
     for part in np.array_split(alive, max(1, -(-codes.size // _CHUNK_ENTRIES))):

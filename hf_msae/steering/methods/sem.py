@@ -84,12 +84,7 @@ class ScoredModulation(MSAEEdit):
         X: np.ndarray | torch.Tensor | EmbeddingDataset,
         seed: int = 0,
     ) -> Self:
-        """Learn from a name, and from embeddings of images without labels.
-
-        Raises:
-            NotDefinedError: The text of the name speaks for no latent.
-            ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
-        """
+        """Learn from a name, and from embeddings of images without labels."""
         values, known = embeddings_of(name, backbone, X, self.method)
         self.check_embeddings(known, values.shape[1])
         backbone = backbone_of(backbone)

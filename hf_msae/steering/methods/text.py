@@ -29,15 +29,7 @@ HOOK_POINT = "image_embeds"
 def embeddings_of(
     name: str, backbone: Backbone | VisionTextMSAE | None, X: np.ndarray | torch.Tensor | EmbeddingDataset, method: str
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Return embeddings of images as float64 (n, d), for a method that reads a name with the backbone's text tower.
-
-    Returns:
-        The embeddings, and where they are from.
-
-    Raises:
-        ValueError: The name is blank, there is no backbone, or the embeddings are of another one, another hook point
-            or another width.
-    """
+    """Return embeddings of images as float64 (n, d) and where they are from, for a method that reads a name."""
     if backbone is None:
         raise ValueError(f"{method} reads the name with the text tower of a backbone: pass it")
     if not name.strip():
@@ -79,12 +71,7 @@ class TextDirection(Direction):
         X: np.ndarray | torch.Tensor | EmbeddingDataset,
         seed: int = 0,
     ) -> Self:
-        """Learn from a name, and from where embeddings without labels lie along its direction.
-
-        Raises:
-            NotDefinedError: The name means the same as the neutral texts, or all embeddings lie at one place.
-            ValueError: The backbone has no text tower, or the embeddings are of another backbone or hook point.
-        """
+        """Learn from a name, and from where embeddings without labels lie along its direction."""
         values, known = embeddings_of(name, backbone, X, self.method)
         backbone = backbone_of(backbone)
         texts = F.normalize(backbone.text_embeds([self.template.format(name), *self.neutral]).double().cpu(), dim=-1)

@@ -50,16 +50,7 @@ def check_artifact(kind: str) -> None:
 
 
 def paste(picture: Image.Image, kind: str, word: str = "") -> Image.Image:
-    """Return a copy of an RGB picture with an artifact on it.
-
-    Args:
-        picture: The picture.
-        kind: One of `ARTIFACTS`.
-        word: What a watermark or caption says.
-
-    Raises:
-        ValueError: There is no such kind, or a word is needed.
-    """
+    """Return a copy of an RGB picture with an artifact on it; `word` is what a watermark or caption says."""
     check_artifact(kind)
     if kind in ("watermark", "caption") and not word:
         raise ValueError(f"the artifact {kind!r} needs a word")

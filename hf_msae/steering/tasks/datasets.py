@@ -119,11 +119,7 @@ def open_dataset(source: str | os.PathLike | Dataset | DatasetDict) -> Dataset |
 
 
 def with_images(table: pd.DataFrame, files: Sequence[Path]) -> Dataset:
-    """Return a table as a dataset with a column "image" of files.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-    """
+    """Return a table as a dataset with a column "image" of files, all of which must exist."""
     from datasets import Dataset
 
     for file in files:

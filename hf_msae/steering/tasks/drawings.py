@@ -41,14 +41,8 @@ class Drawing:
 def load_drawings(collection: str | os.PathLike | None) -> list[Drawing]:
     """Load the drawings of the training and the test split; no author is in both.
 
-    Categories count as tags: a drawing in "animals/birds" has the tags "animals" and "birds".
-
-    Args:
-        collection: "sample" for those that come with the package, or the folder of a built collection, None for the
-            usual one.
-
-    Raises:
-        FileNotFoundError: The collection has not been built.
+    Categories count as tags: a drawing in "animals/birds" has the tags "animals" and "birds". A collection is "sample"
+    for those that come with the package, or the folder of a built one, None for the usual one.
     """
     if collection == "sample":
         parts = [load_clipart("sample")]
@@ -84,11 +78,7 @@ def choose(
 ) -> list[Drawing]:
     """Sample the requested number of drawings from each split, with some of the tags and without the others.
 
-    Args:
-        drawings: Drawings to choose from.
-        cells: For each split, how many drawings; the key says of each tag whether they have it.
-        tags: The tags.
-        seed: Random seed.
+    The keys of `cells` say of each tag whether drawings have it, and the values how many there should be.
     """
     random = np.random.default_rng(seed)
     chosen: list[int] = []
@@ -123,25 +113,9 @@ def drawings_with_artifact(
     seed: int,
     collection: str | os.PathLike | None,
 ) -> Pictures:
-    """Paste an artifact on drawings.
+    """Paste an artifact on drawings, of which as many with the target as without it are taken, of each split.
 
-    As many drawings with the target as without it are taken, of each split.
-
-    Args:
-        name: Name of the task.
-        artifact: One of the kinds of artifacts.
-        word: What it says. Defaults to the tag that most training drawings without the target have, and none with
-            the target.
-        target: Tag or category that is the label.
-        concepts: Other tags. Defaults to the 10 most frequent ones that either split has.
-        num_rows: Number of drawings at most, half of them for training.
-        correlation: Correlation of label and artifact in training.
-        seed: Random seed.
-        collection: Collection of drawings.
-
-    Raises:
-        ValueError: A tag is too rare, a number is out of range, or there is no such artifact.
-        FileNotFoundError: The collection has not been built.
+    The arguments are those of `clipart_artifact`.
     """
     check_artifact(artifact)
     check_numbers(num_rows, seed, correlation)
@@ -170,10 +144,7 @@ def drawings_with_tags(
     seed: int,
     collection: str | os.PathLike | None,
 ) -> Pictures:
-    """Choose drawings so that two tags are correlated in training, as `correlation` says, and independent in the test.
-
-    Args and errors are those of `drawings_with_artifact`.
-    """
+    """Choose drawings so that two tags are correlated in training, and independent in the test."""
     check_numbers(num_rows, seed, correlation)
     drawings = load_drawings(collection)
     counts = count(drawings, [target, bias])

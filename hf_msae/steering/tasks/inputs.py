@@ -17,9 +17,6 @@ def as_features(values: Any, what: str) -> np.ndarray:
     """Return features as a floating-point array (n, d): float64 if an array is, otherwise float32.
 
     As all functions of this module, it returns an array that cannot be written to, and that nobody else can change.
-
-    Raises:
-        ValueError: They are not numbers, or have another shape.
     """
     given = found = _as_array(values, what)
     if found.dtype == object and all(isinstance(each, Real) for each in found.ravel()):
@@ -33,11 +30,7 @@ def as_features(values: Any, what: str) -> np.ndarray:
 
 
 def as_concepts(concepts: Any, task: str) -> dict[str, np.ndarray]:
-    """Return which rows have each concept, bool (n,) by name; a table has a column for each.
-
-    Raises:
-        ValueError: They have no names, or a value is neither true nor false.
-    """
+    """Return which rows have each concept, bool (n,) by name; a table has a column for each."""
     if isinstance(concepts, pd.DataFrame):
         concepts = {name: concepts[name] for name in concepts.columns}
     if not isinstance(concepts, Mapping):
@@ -51,11 +44,7 @@ def as_concepts(concepts: Any, task: str) -> dict[str, np.ndarray]:
 
 
 def as_labels(values: Any, what: str) -> np.ndarray:
-    """Return labels as integers (n,).
-
-    Raises:
-        ValueError: A label is no whole number.
-    """
+    """Return labels, which have to be whole numbers, as integers (n,)."""
     given = found = _as_array(values, what)
     if found.dtype == object:  # of Python's numbers, or of anything else
         found = np.asarray(found.tolist())
@@ -72,11 +61,7 @@ def as_labels(values: Any, what: str) -> np.ndarray:
 
 
 def as_split(values: Any, what: str) -> np.ndarray:
-    """Return which split each row is of, as texts (n,).
-
-    Raises:
-        ValueError: One is neither "train" nor "test".
-    """
+    """Return which split each row is of, "train" or "test", as texts (n,)."""
     found = _as_array(values, what)
     if odd := [value for value in found.ravel().tolist() if value not in SPLITS]:
         hint = ': np.where(is_test, "test", "train")' if isinstance(odd[0], Real) else ""

@@ -33,15 +33,7 @@ class Network(Protocol):
 
 
 class BackboneNetwork:
-    """A backbone, read at a hook point; tokens of a block are averaged, without those that are padding.
-
-    Args:
-        backbone: A backbone, or what `Backbone.from_pretrained` loads.
-        hook_point: A hook point of the vision tower, "image_embeds" or "vision.layers.{i}".
-
-    Raises:
-        ValueError: The backbone does not have the hook point, or it is one for texts.
-    """
+    """A backbone, read at a hook point; tokens of a block are averaged, without those that are padding."""
 
     def __init__(self, backbone: Backbone | str | os.PathLike, hook_point: str = "image_embeds") -> None:
         self.backbone = backbone if isinstance(backbone, Backbone) else Backbone.from_pretrained(backbone)
@@ -71,11 +63,7 @@ class BackboneNetwork:
 
 
 class EfficientNetwork:
-    """EfficientNet-Lite0, trained on ImageNet: 1,280 features, averaged over places.
-
-    Raises:
-        ImportError: The packages it comes in are not installed.
-    """
+    """EfficientNet-Lite0, trained on ImageNet: 1,280 features, averaged over places."""
 
     name = NAME
 
@@ -105,12 +93,7 @@ class EfficientNetwork:
 
 
 class RandomNetwork:
-    """One layer with random weights: the pixels of a small copy of the picture, projected at random, then a ReLU.
-
-    Args:
-        width: Number of features.
-        seed: Random seed of the weights.
-    """
+    """One layer with random weights: the pixels of a small copy of the picture, projected at random, then a ReLU."""
 
     name = "random features"
     _SIDE = 24

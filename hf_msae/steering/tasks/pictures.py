@@ -113,11 +113,7 @@ class Pictures:
 
 
 def check_numbers(num_rows: int, seed: int, correlation: float) -> None:
-    """Check the settings that tasks of pictures share.
-
-    Raises:
-        ValueError: One of them is out of range.
-    """
+    """Raise ValueError if a setting that tasks of pictures share is out of range."""
     for name, value, least in (("num_rows", num_rows, 8), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")

@@ -33,22 +33,9 @@ def scene_pictures(
     """Plant the target and the bias in scenes.
 
     Training scenes are those of the world's training split, and test scenes of its test split. Every second scene
-    gets the target.
-
-    Args:
-        name: Name of the task.
-        target: Concept that is the label.
-        bias: Name of the bias: a concept of the scenes, unless there is an artifact.
-        concepts: Other concepts. Defaults to those of `CONCEPTS` that are neither the target nor, if the bias is a
-            concept of the scenes, of the bias's group.
-        num_rows: Number of scenes, half of them for training.
-        correlation: Correlation of label and bias in training.
-        seed: Random seed.
-        artifact: The artifact that is the bias.
-        word: What the artifact says.
-
-    Raises:
-        ValueError: A concept is unknown, is of the bias's group or cannot be set, or a number is out of range.
+    gets the target. The bias is a concept of the scenes unless there is an artifact, which then is the bias. The other
+    arguments are those of `scenes_background` and `scenes_artifact`; by default, concepts are those of `CONCEPTS` that
+    are neither the target nor of the bias's group.
     """
     check_numbers(num_rows, seed, correlation)
     if artifact is not None:

@@ -44,11 +44,7 @@ class Baseline(ABC):
 
 
 def unit_embeds(embeddings: np.ndarray | torch.Tensor, name: str, rows: int | None = None) -> torch.Tensor:
-    """Return embeddings (n, d) as float32 of unit length.
-
-    Raises:
-        ValueError: There are not `rows` of them, or a value is not finite.
-    """
+    """Return embeddings (n, d) as float32 of unit length."""
     values = as_tensor(embeddings).detach().float().cpu()
     if values.ndim != 2 or (rows is not None and len(values) != rows):
         wanted = "(n, d)" if rows is None else f"({rows}, d)"
@@ -59,11 +55,7 @@ def unit_embeds(embeddings: np.ndarray | torch.Tensor, name: str, rows: int | No
 
 
 def matching_activations(activations: np.ndarray, images: int) -> np.ndarray:
-    """Return activations as float64 (N, n).
-
-    Raises:
-        ValueError: They are not of as many images.
-    """
+    """Return activations of this number of images as float64 (N, n)."""
     activations = checked_activations(activations)
     if len(activations) != images:
         raise ValueError(f"there are activations of {len(activations)} images, but the baseline has {images}")
