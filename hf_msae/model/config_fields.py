@@ -20,60 +20,41 @@ class MSAEConfigFields:
     2412.06410) and "jump_relu" (arXiv 2407.14435).
 
     Args:
-        d_in (`int`, *optional*, defaults to 768):
-            Width of the embeddings.
-        num_latents (`int`, *optional*, defaults to 6144):
-            Number of latents, the rows of the dictionary.
-        activation (`str`, *optional*, defaults to `"relu"`):
-            Activation function: "relu"; "topk" (the k largest activations of an embedding); "batch_topk" (the k times
-            B largest of a batch of B embeddings in training, and later those above the average threshold that this
-            led to); "jump_relu" (those above a threshold that each latent learns).
-        nesting (`str`, *optional*, defaults to `"topk"`):
-            How levels nest: "topk" (the k largest activations), "prefix" (the first latents of the dictionary) or
+        d_in: Width of the embeddings.
+        num_latents: Number of latents, the rows of the dictionary.
+        activation: Activation function: "relu"; "topk" (the k largest activations of an embedding); "batch_topk" (the
+            k times B largest of a batch of B embeddings in training, and later those above the average threshold that
+            this led to); "jump_relu" (those above a threshold that each latent learns).
+        nesting: How levels nest: "topk" (the k largest activations), "prefix" (the first latents of the dictionary) or
             "none" (one level, the full code).
-        nesting_ks (`list[int]`, *optional*):
-            The k of each level, ascending. Defaults to 64, 128, ... doubling, then num_latents (k with "topk").
-        nesting_widths (`list[int]`, *optional*):
-            Number of latents of each level with nesting="prefix", ascending to num_latents. Defaults to num_latents
-            divided by 16, 8, 4, 2 and 1.
-        random_prefixes (`int`, *optional*, defaults to 0):
-            Number of widths to draw at random in each training step with nesting="prefix". 0 uses nesting_widths.
-        nesting_weights (`str` or `list[float]`, *optional*, defaults to `"uniform"`):
-            Weight of each level in the loss: "uniform" (1 each), "reverse" (L, ..., 2, 1: small k weighs most), or
-            one positive number per level.
-        k (`int`, *optional*):
-            The k of activation "topk" and "batch_topk", which require it. With other activations, the number of
+        nesting_ks: The k of each level, ascending. Defaults to 64, 128, ... doubling, then num_latents (k with
+            "topk").
+        nesting_widths: Number of latents of each level with nesting="prefix", ascending to num_latents. Defaults to
+            num_latents divided by 16, 8, 4, 2 and 1.
+        random_prefixes: Number of widths to draw at random in each training step with nesting="prefix". 0 uses
+            nesting_widths.
+        nesting_weights: Weight of each level in the loss: "uniform" (1 each), "reverse" (L, ..., 2, 1: small k weighs
+            most), or one positive number per level.
+        k: The k of activation "topk" and "batch_topk", which require it. With other activations, the number of
             activations that `encode` keeps by default; the loss does not depend on it. Defaults to the largest level.
-        sparsity_coefficient (`float`, *optional*, defaults to 0.0):
-            Weight of the sparsity penalty in the loss.
-        sparsity_penalty (`str`, *optional*):
-            "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalized embedding u. "tanh": mean_i sum_j
+        sparsity_coefficient: Weight of the sparsity penalty in the loss.
+        sparsity_penalty: "l1": mean_i ||a_i||_1 / ||u_i||_2 of code a and normalized embedding u. "tanh": mean_i sum_j
             tanh(4 a_ij). "l0", only with "jump_relu": the number of activations above their thresholds. Defaults to
             "l0" with "jump_relu", otherwise "l1".
-        jump_relu_threshold (`float`, *optional*, defaults to 0.1):
-            Initial value of the thresholds of "jump_relu".
-        jump_relu_bandwidth (`float`, *optional*, defaults to 0.1):
-            Width of the interval around a threshold of "jump_relu" in which activations contribute to its gradient.
-        reconstruction_loss (`str`, *optional*, defaults to `"mse"`):
-            "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over embeddings) or
-            "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
-        tied (`bool`, *optional*, defaults to `False`):
-            Use the transposed encoder as the decoder, instead of a parameter of its own.
-        soft_cap (`float`, *optional*):
-            Replace each selected activation z by cap * tanh(z / cap). Defaults to no cap.
-        base_model_name_or_path (`str`, *optional*):
-            Folder or Hub id of the backbone whose embeddings the MSAE was trained on.
-        base_model_revision (`str`, *optional*):
-            Git revision of the backbone.
-        base_model_weights_sha256 (`str`, *optional*):
-            Hash of the backbone's weights, by which it is known wherever it lies.
-        base_model_processor_sha256 (`str`, *optional*):
-            Hash of what the backbone's image processor does to pixels.
-        hook_point (`str`, *optional*, defaults to `"image_embeds"`):
-            Where in the backbone the embeddings were read: "image_embeds", "text_embeds", "vision.layers.{i}" or
-            "text.layers.{i}".
-        schema_version (`int`, *optional*, defaults to 1):
-            Version of the checkpoint format, set by the library.
+        jump_relu_threshold: Initial value of the thresholds of "jump_relu".
+        jump_relu_bandwidth: Width of the interval around a threshold of "jump_relu" in which activations contribute to
+            its gradient.
+        reconstruction_loss: "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over
+            embeddings) or "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
+        tied: Use the transposed encoder as the decoder, instead of a parameter of its own.
+        soft_cap: Replace each selected activation z by cap * tanh(z / cap). Defaults to no cap.
+        base_model_name_or_path: Folder or Hub id of the backbone whose embeddings the MSAE was trained on.
+        base_model_revision: Git revision of the backbone.
+        base_model_weights_sha256: Hash of the backbone's weights, by which it is known wherever it lies.
+        base_model_processor_sha256: Hash of what the backbone's image processor does to pixels.
+        hook_point: Where in the backbone the embeddings were read: "image_embeds", "text_embeds", "vision.layers.{i}"
+            or "text.layers.{i}".
+        schema_version: Version of the checkpoint format, set by the library.
 
     Raises:
         ValueError: A value is invalid or not supported by this version, or a name is unknown.
@@ -106,6 +87,6 @@ class MSAEConfigFields:
     @classmethod
     def field_help(cls) -> dict[str, str]:
         """Return one line of help for each own field, from the docstring of this class."""
-        doc = inspect.cleandoc(MSAEConfigFields.__doc__)
-        entries = re.findall(r"^    (\w+) \(.*\):\n((?:        .*\n)+)", doc, flags=re.MULTILINE)
+        doc = inspect.cleandoc(MSAEConfigFields.__doc__).partition("\nRaises:")[0] + "\n"
+        entries = re.findall(r"^    (\w+): (.*\n(?:        .*\n)*)", doc, flags=re.MULTILINE)
         return {name: " ".join(text.split()) for name, text in entries}

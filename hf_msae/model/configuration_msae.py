@@ -157,7 +157,7 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
             names = ", ".join(from_later_version)
             logger.warning("%s has keys that this hf_msae does not know and ignores: %s", source, names)
         make = super().from_dict
-        result = read_config(cls, config_dict, source, lambda content: make(content, **kwargs))
+        result = read_config(lambda: make(config_dict, **kwargs), source)
         config = result[0] if returns_unused else result
         for key, value in from_later_version.items():
             setattr(config, key, value)

@@ -27,18 +27,15 @@ class MSAEOutput(ModelOutput):
     """Output of [`MSAEModel`].
 
     Args:
-        loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss=True`):
-            Weighted mean of the reconstruction losses of the levels, plus the sparsity penalty, in normalized space.
-        reconstruction (`torch.Tensor` of shape `(..., d_in)`):
-            Raw embeddings decoded from `latents`.
-        latents (`torch.Tensor` of shape `(..., num_latents)`):
-            Code for the requested k.
-        nested_reconstructions (`tuple[torch.Tensor, ...]`, *optional*, with `output_nested=True`):
-            Raw reconstruction `(..., d_in)` of every level.
-        nested_losses (`torch.Tensor` of shape `(L,)`, *optional*, with `return_loss=True` or `output_nested=True`):
-            Reconstruction loss of every level, not weighted, in normalized space.
-        auxiliary_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss=True` and `dead_latents`):
-            Error with which dead latents decode the residual. Not part of `loss`.
+        loss: Weighted mean of the reconstruction losses of the levels, plus the sparsity penalty, in normalized space;
+            with `return_loss=True`.
+        reconstruction: Raw embeddings decoded from `latents`, (..., d_in).
+        latents: Code for the requested k, (..., num_latents).
+        nested_reconstructions: Raw reconstruction `(..., d_in)` of every level; with `output_nested=True`.
+        nested_losses: Reconstruction loss of every level, not weighted, in normalized space, (L,); with
+            `return_loss=True` or `output_nested=True`.
+        auxiliary_loss: Error with which dead latents decode the residual, with `return_loss=True` and `dead_latents`;
+            not part of `loss`.
     """
 
     loss: torch.Tensor | None = None
@@ -65,10 +62,9 @@ class MSAEModel(MSAEParameters):
     parameters promote to. Buffers stay in float32 if a model is loaded in or converted to half precision.
 
     Args:
-        config ([`MSAEConfig`]):
-            Sizes, levels and loss. A new model has random unit rows in its dictionary, the transpose as its encoder
-            (scaled by 2 d_in / num_latents if that is below 1) and zero biases. It does not normalize embeddings
-            until [`~MSAEModel.set_input_statistics`] is called.
+        config: Sizes, levels and loss. A new model has random unit rows in its dictionary, the transpose as its
+            encoder (scaled by 2 d_in / num_latents if that is below 1) and zero biases. It does not normalize
+            embeddings until [`~MSAEModel.set_input_statistics`] is called.
     """
 
     base_model_prefix = "msae"
@@ -92,10 +88,8 @@ class MSAEModel(MSAEParameters):
         """Encode raw embeddings as sparse codes.
 
         Args:
-            embeddings (`torch.Tensor` of shape `(..., d_in)`):
-                Raw embeddings, floating point.
-            k (`int`, *optional*):
-                Number of activations to keep. Defaults to config.k, or else the k of the largest level.
+            embeddings: Raw embeddings, floating point, (..., d_in).
+            k: Number of activations to keep. Defaults to config.k, or else the k of the largest level.
 
         Returns:
             `torch.Tensor` of shape `(..., num_latents)`: codes of non-negative entries, at most k of them positive.
@@ -115,10 +109,8 @@ class MSAEModel(MSAEParameters):
         Without gradients, the dense code of only one chunk of rows is in memory.
 
         Args:
-            embeddings (`torch.Tensor` of shape `(..., d_in)`):
-                Raw embeddings, floating point.
-            k (`int`):
-                How many activations to return, 1 to num_latents.
+            embeddings: Raw embeddings, floating point, (..., d_in).
+            k: How many activations to return, 1 to num_latents.
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: values and int64 indices of the k largest activations, both
@@ -154,10 +146,8 @@ class MSAEModel(MSAEParameters):
         """Decode codes in the sparse form that [`~MSAEModel.encode_topk`] returns, as `decode` does their dense form.
 
         Args:
-            values (`torch.Tensor` of shape `(..., k)`):
-                Activations, edited or not.
-            indices (`torch.Tensor` of shape `(..., k)`):
-                The latent of each, int64. Activations of the same latent add up.
+            values: Activations, edited or not, (..., k).
+            indices: The latent of each, int64, (..., k). Activations of the same latent add up.
 
         Returns:
             `torch.Tensor` of shape `(..., d_in)`: raw embeddings.
@@ -190,24 +180,17 @@ class MSAEModel(MSAEParameters):
         """Encode and decode raw embeddings, and measure the reconstruction at every level.
 
         Args:
-            embeddings (`torch.Tensor` of shape `(..., d_in)`):
-                Raw embeddings, floating point.
-            k (`int`, *optional*):
-                Number of activations in `latents` and `reconstruction`; the loss and the levels do not depend on it.
+            embeddings: Raw embeddings, floating point, (..., d_in).
+            k: Number of activations in `latents` and `reconstruction`; the loss and the levels do not depend on it.
                 Defaults to config.k, or else the k of the largest level.
-            return_loss (`bool`, *optional*, defaults to `False`):
-                Whether to compute the training loss.
-            output_nested (`bool`, *optional*, defaults to `False`):
-                Whether to return the reconstruction of every level.
-            return_dict (`bool`, *optional*):
-                Whether to return an [`MSAEOutput`] or a tuple of its entries that are not None. Defaults to
+            return_loss: Whether to compute the training loss.
+            output_nested: Whether to return the reconstruction of every level.
+            return_dict: Whether to return an [`MSAEOutput`] or a tuple of its entries that are not None. Defaults to
                 config.return_dict.
-            loss_only (`bool`, *optional*, defaults to `False`):
-                Whether to leave out `reconstruction` and `latents`, which training does not need, with return_loss.
-            dead_latents (`torch.Tensor` of shape `(num_latents,)`, bool, *optional*):
-                Latents to compute `auxiliary_loss` of, with return_loss.
-            auxiliary_k (`int`, *optional*, defaults to 256):
-                How many dead latents may decode an embedding.
+            loss_only: Whether to leave out `reconstruction` and `latents`, which training does not need, with
+                return_loss.
+            dead_latents: Latents to compute `auxiliary_loss` of, with return_loss, bool (num_latents,).
+            auxiliary_k: How many dead latents may decode an embedding.
 
         Returns:
             [`MSAEOutput`] or `tuple`.

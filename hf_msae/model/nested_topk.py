@@ -26,10 +26,8 @@ def rank(code: torch.Tensor, k: int) -> torch.Tensor:
     """Return the indices `(..., k)` of the k largest entries of each row, largest first, ties by ascending index.
 
     Args:
-        code (`torch.Tensor` of shape `(..., n)`):
-            Non-negative activations.
-        k (`int`):
-            Number of entries, 1 to n.
+        code: Non-negative activations, (..., n).
+        k: Number of entries, 1 to n.
     """
     n = code.shape[-1]
     if code.dtype == torch.float64:

@@ -101,10 +101,8 @@ class MSAEParameters(PreTrainedMSAE):
         """Set how embeddings are normalized: u = (x - mean) * scale.
 
         Args:
-            mean (`torch.Tensor` of shape `(d_in,)`):
-                Mean of the training embeddings.
-            scale (`float` or `torch.Tensor` of shape `()`):
-                sqrt(d) / sqrt(E||x - mean||^2) in new models, so that the mean squared entry of u is 1.
+            mean: Mean of the training embeddings, (d_in,).
+            scale: sqrt(d) / sqrt(E||x - mean||^2) in new models, so that the mean squared entry of u is 1.
 
         Raises:
             ValueError: The mean has another shape or is not finite, or the scale is not a positive number.
