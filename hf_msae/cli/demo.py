@@ -6,7 +6,6 @@ people. Both need no network. With another model, the pictures are embedded at t
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
@@ -57,11 +56,8 @@ def check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise OSError(
-                f"port {port} of {host} is in use: choose another with --port, or --port 0 for any"
-            ) from error
-        raise OSError(f"cannot listen on --host {host}, --port {port}: {error.strerror}") from error
+        what = f"cannot listen on --host {host}, --port {port}: {error.strerror}"
+        raise OSError(f"{what}; --port 0 takes any that is free") from error
 
 
 @contextmanager

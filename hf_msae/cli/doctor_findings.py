@@ -227,18 +227,9 @@ def _data(near: list[Embeddings], places: list[Path], msae: MSAEModel, folder: P
     for each in near[:_MOST_LISTED]:
         text = f"{each.folder} ({each.metadata.num_rows:,} rows)"
         if each.problem is None:
-            yield Finding("embeddings", OK, text + _indexed(each.folder, msae))
+            yield Finding("embeddings", OK, text)
         elif each.is_given or each.folder.is_relative_to(places[0]):  # others may belong to other models
             yield Finding("embeddings", BROKEN, f"{each.folder}: {each.problem}")
-
-
-def _indexed(folder: Path, msae: MSAEModel) -> str:
-    from ..embeddings import load_embeddings
-    from ..search.files import INDEX_FILE, default_folder
-
-    k = min(32, msae.config.num_latents)
-    place = default_folder(msae, load_embeddings(folder, None, msae.config.hook_point, verify=False), k)
-    return ", indexed for search" if (place / INDEX_FILE).is_file() else ""
 
 
 def _own(folder: Path, name: str) -> Path:

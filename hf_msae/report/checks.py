@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import datasets
 
-from ..bias import BiasReport
 from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
 from ..model.modeling_msae import MSAEModel
-from ..steering import SwordBenchResult
 
 
 def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:
@@ -28,11 +23,9 @@ def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:
 
 
 def check_images(images: datasets.Dataset | None, image_column: str, embeddings: EmbeddingDataset) -> None:
-    """Raise TypeError or ValueError unless `images` is None or a dataset with a picture for each embedding."""
+    """Raise ValueError unless `images` is None or a dataset with a picture for each embedding."""
     if images is None:
         return
-    if not isinstance(images, datasets.Dataset):
-        raise TypeError(f"images must be a datasets.Dataset or None, got {type(images).__name__}")
     if len(images) != len(embeddings):
         raise ValueError(
             f"there are {len(images)} rows of images, but {embeddings.source} has {len(embeddings)} embeddings: both "
@@ -45,19 +38,6 @@ def check_images(images: datasets.Dataset | None, image_column: str, embeddings:
     is_record = isinstance(kind, dict) and kind.keys() == {"bytes", "path"}
     if not (isinstance(kind, datasets.Image) or is_stored or is_record):
         raise ValueError(f"image_column {image_column!r} holds {kind} instead of images")
-
-
-def check_findings(
-    bias: Sequence[BiasReport], metrics: Mapping[str, Any] | None, steering: SwordBenchResult | None
-) -> None:
-    """Raise TypeError for what is no bias report or result of SwordBench, ValueError for metrics without `by_k`."""
-    for place, each in enumerate(bias):
-        if not isinstance(each, BiasReport):
-            raise TypeError(f"bias takes what bias_report returns; number {place} is {type(each).__name__}")
-    if steering is not None and not isinstance(steering, SwordBenchResult):
-        raise TypeError(f"steering takes what run_swordbench returns, not a {type(steering).__name__}")
-    if metrics is not None and not (isinstance(metrics, Mapping) and metrics.get("by_k")):
-        raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
 
 
 def check_numbers(num_latents: int, k: int, **numbers: int) -> None:

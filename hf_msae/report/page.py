@@ -18,7 +18,7 @@ from ..concepts.labels import MAX_Q, Labels
 from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
 from ..metrics.overfitting import overfitting
-from .checks import check_embeddings, check_findings, check_images, check_numbers
+from .checks import check_embeddings, check_images, check_numbers
 from .context import Context, Settings
 from .findings import findings_of
 from .pictures import Pictures
@@ -93,7 +93,7 @@ def write_report(
         The path.
 
     Raises:
-        TypeError: The embeddings, the images, a bias report or `steering` have the wrong type.
+        TypeError: The embeddings are not opened embeddings.
         ValueError: The hook point is not image_embeds; embeddings, images and model do not belong together; a number
             is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or does not
             end in .html.
@@ -106,8 +106,8 @@ def write_report(
     path = check_path(path)
     check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)
-    bias = tuple(bias)
-    check_findings(bias, metrics, steering)
+    if metrics is not None and not metrics.get("by_k"):
+        raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
     settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)
     check_numbers(model.msae.config.num_latents, **asdict(settings))
 
@@ -119,7 +119,7 @@ def write_report(
         survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, seed, progress),
         measured_here=metrics is None,
         overfitted=overfitting(_recorded_metrics(model.msae) if metrics is None else metrics),
-        bias=bias,
+        bias=tuple(bias),
         steering=steering,
         index_folder=index_folder,
         settings=settings,

@@ -94,12 +94,8 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
         (lambda metrics: metrics["by_k"]["40"].update(l0=9999.0), r"l0 at k=40 is 9999\.0"),
         (lambda metrics: metrics["by_k"]["4"].update(l0=5.0), r"l0 at k=4 is 5\.0.* 4"),
         (lambda metrics: metrics["by_k"]["4"].update(dead_latents=41), r"dead_latents at k=4 is 41"),
-        (lambda metrics: metrics["by_k"]["4"].update(dead_latents=1.5), r"is 1\.5"),
         (lambda metrics: metrics.update(num_samples=-5), r"num_samples is -5"),
-        (lambda metrics: metrics["data"].update(num_samples=7), r"num_samples.*7, 100"),
-        (lambda metrics: metrics["data"].update(held_out="yes"), r"held_out of its data is 'yes'"),
         (lambda metrics: metrics["baseline_mean"].update(fvu=-1.0), r"fvu of predicting the mean is -1\.0"),
-        (lambda metrics: metrics.update(fvu=0.0), r"fvu is 0\.0.*k=40"),
     ],
 )
 def test_metrics_that_are_impossible_are_named(run_folder, change, match):

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import requires
 from pathlib import Path
 
-from huggingface_hub import CommitOperation, CommitOperationAdd, HfApi, RepoCard
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from huggingface_hub import CommitOperation, CommitOperationAdd, RepoCard
 
-from ... import __version__
 from ...metrics.measured_data import is_hub_id
 from ..reading.registry import find_released
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
@@ -50,7 +47,6 @@ def write_space(
         # Without extras: gradio comes with the Space.
         lines += [each for each in requires("hf_msae") if "extra ==" not in each]
     else:
-        check_requirement(requirement)
         lines.append(requirement)
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     card = RepoCard.load(folder / "README.md")
@@ -65,29 +61,6 @@ def write_space(
             card.data[key] = on_hub
     card.save(folder / "README.md")
     return folder
-
-
-def check_requirement(requirement: str) -> None:
-    """Raise ValueError unless pip can install a requirement and gets this version of hf_msae from it.
-
-    What a URL leads to is not checked.
-    """
-    if "://" in requirement and "\n" not in requirement:
-        return
-    try:
-        found = Requirement(requirement)
-    except InvalidRequirement as error:
-        raise ValueError(
-            f"requirement={requirement!r} is not installable by pip ({first_line(error)}): write it like "
-            f"hf_msae=={__version__}"
-        ) from error
-    if canonicalize_name(found.name) != "hf-msae":
-        raise ValueError(f"requirement={requirement!r} installs {found.name}, but the Space needs hf_msae")
-    if not found.specifier.contains(__version__, prereleases=True):
-        raise ValueError(
-            f"requirement={requirement!r} installs another version than the app's: write hf_msae=={__version__}, "
-            "push with the version you name, or leave it out"
-        )
 
 
 def push_space(
@@ -159,7 +132,7 @@ def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None
         there = patiently(api.get_space_variables, space)
         for key in there:
             if key.startswith("MSAE_") and key not in variables:
-                _delete_variable(api, space, key)
+                patiently(api.delete_space_variable, space, key)
         for key, value in variables.items():
             if key not in there or there[key].value != value:  # every change restarts the Space
                 patiently(api.add_space_variable, space, key, value)
@@ -171,15 +144,6 @@ def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None
             "show something else. Push again, or set those that begin with MSAE_ in its settings on the Hub: "
             f"{listed}"
         ) from error
-
-
-def _delete_variable(api: HfApi, space: str, key: str) -> None:
-    try:
-        patiently(api.delete_space_variable, space, key)
-    except HUB_ERRORS as error:
-        # It may be gone already: the answer to the first attempt may have been lost.
-        if status_of(error) != 404 or key in patiently(api.get_space_variables, space):
-            raise
 
 
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
