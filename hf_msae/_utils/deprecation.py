@@ -35,15 +35,7 @@ def renamed_arguments(**new_names: str) -> Callable[[Callable], Callable]:
 
 
 def renamed_attributes(module: str, new_names: dict[str, Callable[[], Any]]) -> Callable[[str], Any]:
-    """A module's `__getattr__` that still finds what was renamed.
-
-    Args:
-        module: `__name__` of the module.
-        new_names: Old name -> a function that returns the object under its new name.
-
-    Example:
-        >>> __getattr__ = renamed_attributes(__name__, {"load_embeddings": lambda: load_embeddings})
-    """
+    """A module's `__getattr__` that still finds what was renamed: old name -> a function that returns the object."""
 
     def __getattr__(name: str) -> Any:
         if name not in new_names:

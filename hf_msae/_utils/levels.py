@@ -11,42 +11,27 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Level:
-    """One level, or neighboring ones whose codes are the same.
+    """One level, or neighboring ones whose codes are the same."""
 
-    Attributes:
-        size: How many activations (k) or latents of the dictionary the smallest of them keeps.
-        label: What tables and figures call it, such as "16", "1024 (all)" or "threshold".
-        phrase: What a sentence calls it, such as "at k=16" or "of the first 128 latents".
-        metrics: Metric -> value.
-    """
-
-    size: int
-    label: str
-    phrase: str
-    metrics: Mapping[str, Any]
+    size: int  # how many activations (k) or latents of the dictionary the smallest of them keeps
+    label: str  # what tables and figures call it, such as "16", "1024 (all)" or "threshold"
+    phrase: str  # what a sentence calls it, such as "at k=16" or "of the first 128 latents"
+    metrics: Mapping[str, Any]  # metric -> value
 
 
 @dataclass(frozen=True)
 class Levels:
-    """All levels of an evaluation, ascending.
+    """All levels of an evaluation, ascending."""
 
-    Attributes:
-        heading: What the labels are, as the heading of a table's column.
-        axis: The same for the axis of a figure.
-        meaning: What the labels mean, in a sentence or two.
-        of_dictionary: Whether a level keeps the first latents of the dictionary, instead of the largest activations.
-        each: The levels one by one.
-        distinct: The levels, neighboring ones with the same codes as one.
-        notes: Sentences that a table needs: what labels mean that are not plain k, and which levels have the same
-            codes, and why.
-    """
-
-    heading: str
-    axis: str
-    meaning: str
+    heading: str  # what the labels are, as the heading of a table's column
+    axis: str  # the same for the axis of a figure
+    meaning: str  # what the labels mean, in a sentence or two
+    # Whether a level keeps the first latents of the dictionary, instead of the largest activations.
     of_dictionary: bool
-    each: list[Level]
-    distinct: list[Level]
+    each: list[Level]  # the levels one by one
+    distinct: list[Level]  # the levels, neighboring ones with the same codes as one
+    # Sentences that a table needs: what labels mean that are not plain k, and which levels have the same codes, and
+    # why.
     notes: list[str]
 
 

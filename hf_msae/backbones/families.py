@@ -11,25 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 @dataclass(frozen=True)
 class Family:
-    """How a transformers model class is used.
+    """How a transformers model class is used."""
 
-    Attributes:
-        model_type: Model type in its config.
-        image_width: Path in the config to the dimension of an image embedding.
-        text_width: The same for a text embedding; None for models without a text tower.
-        text_padding: Padding of texts in pre-training.
-        text_mask: Whether the text tower saw in pre-training which tokens are padding.
-        lower_case: Whether texts were lower-cased in pre-training, before they were tokenized.
-        pads_patches: Whether an image has as many patches as fit it, which come first, followed by padding.
-    """
-
-    model_type: str
-    image_width: str
-    text_width: str | None = None
-    text_padding: str = "longest"
-    text_mask: bool = True
-    lower_case: bool = False
-    pads_patches: bool = False
+    model_type: str  # model type in its config
+    image_width: str  # path in the config to the dimension of an image embedding
+    text_width: str | None = None  # the same for a text embedding; None for models without a text tower
+    text_padding: str = "longest"  # padding of texts in pre-training
+    text_mask: bool = True  # whether the text tower saw in pre-training which tokens are padding
+    lower_case: bool = False  # whether texts were lower-cased in pre-training, before they were tokenized
+    pads_patches: bool = False  # whether an image has as many patches as fit it, which come first, followed by padding
 
 
 # What a text tower was pre-trained on decides how texts are prepared. The files of a tokenizer do not: its classes and

@@ -19,17 +19,11 @@ POOLED = {"image_embeds": "vision", "text_embeds": "text"}
 
 @dataclass(frozen=True)
 class HookPoint:
-    """A place in a backbone.
+    """A place in a backbone."""
 
-    Attributes:
-        name: "image_embeds", "text_embeds", "vision.layers.{i}" or "text.layers.{i}".
-        tower: "vision" or "text".
-        layer: Number of the block whose output tokens these are; None for pooled embeddings.
-    """
-
-    name: str
-    tower: str
-    layer: int | None = None
+    name: str  # "image_embeds", "text_embeds", "vision.layers.{i}" or "text.layers.{i}"
+    tower: str  # "vision" or "text"
+    layer: int | None = None  # number of the block whose output tokens these are; None for pooled embeddings
 
     @classmethod
     def parse(cls, name: str) -> HookPoint:

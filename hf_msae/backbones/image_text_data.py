@@ -47,20 +47,14 @@ def open_dataset(
     streaming: bool = False,
     test_size: float | None = None,
 ) -> Dataset | IterableDataset:
-    """Open a dataset by its name.
+    """Open a dataset by its name, or render it.
 
-    Args:
-        source: A dataset on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
-            metadata.jsonl for captions, or a folder per class), parquet files or webdataset tar files; a .parquet or
-            .tar file, or a pattern such as "shards/*.tar"; or "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED" for
-            `load_scenes(SPLIT, N, SEED)`, such as "scenes:train:20000"; or "clipart:SPLIT" for `load_clipart(SPLIT)`.
-        split: Split of a dataset that has several.
-        config_name: Configuration of a dataset on the Hub that has several.
-        revision: Branch, tag or commit of a dataset on the Hub.
-        num_proc: Number of processes that render scenes.
-        streaming: Read the data row by row instead of downloading and converting it first.
-        test_size: Share of the rows of a dataset without splits that become its split "test", always the same ones,
-            drawn at random; the others become "train".
+    `source` is a dataset on the Hub; a folder written by `save_to_disk`; a folder of images (with a metadata.csv or
+    metadata.jsonl for captions, or a folder per class), parquet files or webdataset tar files; a .parquet or .tar
+    file, or a pattern such as "shards/*.tar"; "scenes:SPLIT:N" or "scenes:SPLIT:N:SEED" for `load_scenes(SPLIT, N,
+    SEED)`, which `num_proc` processes render; or "clipart:SPLIT" for `load_clipart(SPLIT)`. `test_size` is the share
+    of the rows of a dataset without splits that become its split "test", always the same ones, drawn at random; the
+    others become "train".
     """
     if test_size is not None and streaming:
         raise ValueError("a stream cannot be divided by test_size: leave out one of the two")

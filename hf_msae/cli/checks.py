@@ -65,10 +65,7 @@ def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
 def check_target(
     train: EmbeddingDataset, test: EmbeddingDataset, column: str, positive: str | None, choice: str
 ) -> None:
-    """Raise ValueError unless a probe of a column can be trained and has the class to explain.
-
-    `choice` is the flag that chooses a class.
-    """
+    """Raise ValueError unless a probe of a column can be trained and has the class that the flag `choice` chooses."""
     from ..metrics.label_columns import column_labels
 
     classes = column_labels(test, column)[1]

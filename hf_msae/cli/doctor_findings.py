@@ -22,19 +22,12 @@ _FILES = ("*.json", "*.safetensors", "README.md", "concepts/*.parquet")
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known about one part of a model.
+    """What is known about one part of a model."""
 
-    Attributes:
-        part: Such as "names".
-        state: `OK`, `DOUBTFUL`, `MISSING`, `UNCHECKED` or `BROKEN`.
-        text: What was found.
-        then: Commands that help.
-    """
-
-    part: str
-    state: str
-    text: str
-    then: list[str] = field(default_factory=list)
+    part: str  # such as "names"
+    state: str  # `OK`, `DOUBTFUL`, `MISSING`, `UNCHECKED` or `BROKEN`
+    text: str  # what was found
+    then: list[str] = field(default_factory=list)  # commands that help
 
 
 def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:

@@ -28,19 +28,14 @@ _LARGEST = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True)
 class LatentEdit:
-    """A change of some latents of a code.
+    """A change of some latents of a code."""
 
-    Attributes:
-        latents: The latents to change (m,), each once.
-        values: One value for each latent (m,).
-        mode: "scale" multiplies a latent's activation by its value, "set" replaces it, "add" adds the value.
-        keep_residual: Whether to keep what the MSAE does not reconstruct: the edited embedding is then
-            x + decode(z') - decode(z), and otherwise decode(z').
-    """
-
-    latents: tuple[int, ...]
-    values: tuple[float, ...]
+    latents: tuple[int, ...]  # the latents to change (m,), each once
+    values: tuple[float, ...]  # one value for each latent (m,)
+    # "scale" multiplies a latent's activation by its value, "set" replaces it, "add" adds the value.
     mode: str = "scale"
+    # Whether to keep what the MSAE does not reconstruct: the edited embedding is then x + decode(z') - decode(z), and
+    # otherwise decode(z').
     keep_residual: bool = True
 
     @classmethod

@@ -25,21 +25,13 @@ _MOST_LISTED = 10
 
 @dataclass(frozen=True)
 class Label:
-    """Something that is true of some rows.
+    """Something that is true of some rows."""
 
-    Attributes:
-        name: What the latents are named by.
-        column: The column that it is read from.
-        classes: Of each row, the number of its class, -1 if that is unknown.
-        number: The class of the rows that have the label.
-        is_one_of_two: Whether the column's only other class has a label too.
-    """
-
-    name: str
-    column: str
-    classes: np.ndarray
-    number: int
-    is_one_of_two: bool
+    name: str  # what the latents are named by
+    column: str  # the column that it is read from
+    classes: np.ndarray  # of each row, the number of its class, -1 if that is unknown
+    number: int  # the class of the rows that have the label
+    is_one_of_two: bool  # whether the column's only other class has a label too
 
     def truth(self, rows: np.ndarray) -> np.ndarray:
         """Return 1 for rows that have the label, 0 for those that do not, -1 where it is unknown."""

@@ -19,50 +19,33 @@ FORMAT_VERSION = 1
 
 @dataclass
 class Shard:
-    """One complete Arrow stream file.
+    """One complete Arrow stream file."""
 
-    Attributes:
-        file: File name within the folder.
-        num_rows: Number of rows.
-        num_bytes: Size on disk.
-        sha256: Checksum of the file; "" in folders written before checksums were recorded.
-        skipped: Numbers of the data's rows that were left out of this shard.
-    """
-
-    file: str
-    num_rows: int
-    num_bytes: int
-    sha256: str = ""
-    skipped: list[int] = field(default_factory=list)
+    file: str  # file name within the folder
+    num_rows: int  # number of rows
+    num_bytes: int  # size on disk
+    sha256: str = ""  # checksum of the file; "" in folders written before checksums were recorded
+    skipped: list[int] = field(default_factory=list)  # numbers of the data's rows that were left out of this shard
 
 
 @dataclass
 class EmbeddingMetadata:
-    """The content of `activations.json`.
+    """The content of `activations.json`."""
 
-    Attributes:
-        columns: Embedding column -> width, in the order of the Arrow schema.
-        dtype: How the embeddings are stored, "float32" or "float16".
-        extra_features: The other columns, as returned by `datasets.Features.to_dict()`.
-        provenance: What the caller recorded about the origin: backbone, revision, dataset, versions.
-        shards: The complete shards in row order.
-        skipped_after: Numbers of the data's rows left out after the last shard.
-        token_columns: The embedding columns that hold several embeddings per row.
-        position: Where the data continues after the last shard, if known; see `EmbeddingWriter.write`.
-        statistics_sha256: Checksum of `statistics.safetensors`; "" if there is none.
-        complete: Whether the writer was closed; False while it works and after it was killed.
-    """
-
-    columns: dict[str, int]
-    dtype: str
+    columns: dict[str, int]  # embedding column -> width, in the order of the Arrow schema
+    dtype: str  # how the embeddings are stored, "float32" or "float16"
+    # The other columns, as returned by `datasets.Features.to_dict()`.
     extra_features: dict[str, Any] = field(default_factory=dict)
+    # What the caller recorded about the origin: backbone, revision, dataset, versions.
     provenance: dict[str, Any] = field(default_factory=dict)
-    shards: list[Shard] = field(default_factory=list)
-    skipped_after: list[int] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)  # the complete shards in row order
+    skipped_after: list[int] = field(default_factory=list)  # numbers of the data's rows left out after the last shard
+    # The embedding columns that hold several embeddings per row.
     token_columns: list[str] = field(default_factory=list)
+    # Where the data continues after the last shard, if known; see `EmbeddingWriter.write`.
     position: dict[str, Any] | None = None
-    statistics_sha256: str = ""
-    complete: bool = False
+    statistics_sha256: str = ""  # checksum of `statistics.safetensors`; "" if there is none
+    complete: bool = False  # whether the writer was closed; False while it works and after it was killed
     format_version: int = FORMAT_VERSION
 
     @property

@@ -76,14 +76,10 @@ def warm_up(explorer: Explorer) -> None:
 
 
 def build_demo(source: Explorer | ExplorerSettings | None = None) -> gr.Blocks:
-    """Build the page.
+    """Build the page, to be launched with `**launch_options()`.
 
-    Args:
-        source: An explorer, or what to load, which begins at once in the background; by default what the environment
-            says.
-
-    Returns:
-        Blocks, to be launched with `**launch_options()`.
+    `source` is an explorer, or what to load, which begins at once in the background; by default what the environment
+    says.
     """
     source = ExplorerSettings.from_environment() if source is None else source
 

@@ -22,21 +22,13 @@ from .reconstruction import ReconstructionAccumulator
 
 @dataclass(frozen=True)
 class EvaluationBatch:
-    """A batch of embeddings, and the part of the work on it that all levels share.
+    """A batch of embeddings, and the part of the work on it that all levels share."""
 
-    Attributes:
-        first_row: Index of its first row in the whole data.
-        embeddings: Raw embeddings (B, d).
-        labels: By classifier, class numbers (B,) or None.
-        encoder_embeds: The other encoder's embeddings (B, d_e), or None.
-        pieces: CKNNA batches within it, with the neighborhoods of their embeddings.
-    """
-
-    first_row: int
-    embeddings: torch.Tensor
-    labels: Mapping[str, torch.Tensor | None]
-    encoder_embeds: torch.Tensor | None
-    pieces: list[tuple[slice, Neighborhood]]
+    first_row: int  # index of its first row in the whole data
+    embeddings: torch.Tensor  # raw embeddings (B, d)
+    labels: Mapping[str, torch.Tensor | None]  # by classifier, class numbers (B,) or None
+    encoder_embeds: torch.Tensor | None  # the other encoder's embeddings (B, d_e), or None
+    pieces: list[tuple[slice, Neighborhood]]  # CKNNA batches within it, with the neighborhoods of their embeddings
 
 
 class LevelAccumulator:

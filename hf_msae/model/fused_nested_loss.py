@@ -37,11 +37,9 @@ _implementation: ContextVar[str | None] = ContextVar("nested_loss_implementation
 
 @contextmanager
 def nested_loss_implementation(name: Literal["auto", "eager"]) -> Iterator[None]:
-    """Choose how models compute their loss inside the block.
+    """Choose how models compute their loss inside the block; HF_MSAE_NESTED_LOSS does so for the whole process.
 
-    Args:
-        name: "eager": level by level, with autograd. "auto": in one pass where [`can_fuse`] allows it. The environment
-            variable HF_MSAE_NESTED_LOSS sets this for the whole process.
+    "eager": level by level, with autograd. "auto": in one pass where [`can_fuse`] allows it.
     """
     if name not in ("auto", "eager"):
         raise ValueError(f'the nested loss has no implementation {name!r}; choose "auto" or "eager"')

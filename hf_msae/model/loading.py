@@ -215,12 +215,7 @@ def _refuse_pickles(folder: Path, files: list[Path]) -> None:
 
 
 def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """Return the files of a folder that transformers reads the weights from; none if there are none.
-
-    Raises:
-        FileNotFoundError: A file that the index of the weights names does not exist.
-        ValueError: The index does not map the weights to files of the folder.
-    """
+    """Return the files of a folder that transformers reads the weights from; none if there are none."""
     single, file = (
         folder / (Path(name).with_suffix(f".{variant}{Path(name).suffix}") if variant else name)
         for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)

@@ -13,11 +13,7 @@ from .products import product
 def prefix_reconstructions(
     code: torch.Tensor, widths: Sequence[int], dictionary: torch.Tensor, pre_bias: torch.Tensor, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """Decode the first `width` latents of the full code `(..., n)` for each of the ascending widths.
-
-    Returns:
-        `list[torch.Tensor]`: one `(..., d)` tensor per width, in normalized space and in `dtype`.
-    """
+    """Decode the first `width` latents of the full code (..., n) for ascending widths, in normalized space."""
     code = code.to(dictionary.dtype)
     levels, decoded = [], pre_bias.to(dtype)
     for begin, end in pairwise([0, *widths]):

@@ -52,12 +52,7 @@ class ApproximateMetadata:
 
     @classmethod
     def load(cls, folder: Path, width: int, segments: Sequence[Segment]) -> ApproximateMetadata:
-        """Read the file, and check that it belongs to the embeddings of the index.
-
-        Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is damaged, was written by a newer version of the package, or belongs to other embeddings.
-        """
+        """Read the file, and check that it belongs to the embeddings of the index."""
         missing = "build one with index.add_approximate()"
         found = read_metadata(cls, folder / APPROXIMATE_FILE, missing, _way_out(folder))
         try:

@@ -102,7 +102,7 @@ def read_metadata(kind: type[_Metadata], file: Path, missing: str, way_out: str)
 
 
 class Segment:
-    """Consecutive rows of an index, memory-mapped.
+    """Consecutive rows of an index, memory-mapped from the folder that `write_segment` wrote.
 
     Attributes:
         latents: Latents of the largest activations of each row, largest first, (rows, k).
@@ -112,11 +112,6 @@ class Segment:
         of_latent_values: The activations in those rows.
         lengths: Norms of the embeddings, (rows,).
         sums: Sum of each latent's activations, (num_latents,).
-
-    Args:
-        folder: Folder that `write_segment` wrote.
-        rows: Number of rows in it.
-        metadata: That of the index.
     """
 
     NAMES = ("latents", "values", "offsets", "of_latent_rows", "of_latent_values", "lengths")

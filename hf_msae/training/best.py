@@ -22,14 +22,8 @@ BEST_FILE = "best_weights.safetensors"
 class BestWeights:
     """The weights of the best evaluation so far, as `load_best_model_at_end` and `early_stopping_patience` ask.
 
-    Every process keeps them, in its memory, and takes the same decisions. `state.best` and the file in a checkpoint
-    are all that a resumed run needs.
-
-    Attributes:
-        args: The training arguments.
-        state: The state of the run, whose `best` holds the metric's name, its value, the step, and the number of
-            `evaluations_since` that brought no improvement.
-        weights: The weights by name, on the CPU; None if there are none, or if the last ones are to be kept.
+    Every process keeps them, on the CPU, and takes the same decisions. `state.best` and the file in a checkpoint are
+    all that a resumed run needs.
     """
 
     args: MSAETrainingArguments

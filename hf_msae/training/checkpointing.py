@@ -43,30 +43,23 @@ DAMAGED = ".damaged"
 
 @dataclass
 class TrainerState:
-    """The progress of a run.
+    """The progress of a run."""
 
-    Attributes:
-        global_step: Optimizer steps done.
-        num_processes: Processes that train together.
-        run: Settings that determine the numbers of the run: arguments, data and model.
-        log_history: Records logged so far.
-        pending_losses: Loss of each step since the last record; the next record averages them.
-        steps_since_fired: For each latent, the optimizer steps since it last fired.
-        stopped: Whether a callback or early stopping ended the run before its last step.
-        best: The best evaluation: its metric, value and step, and the `evaluations_since` without improvement.
-        fvu_at: FVU of the same training rows at "half" and "three quarters" of the run.
-        files: SHA-256 of the checkpoint's other files by name; empty in checkpoints of earlier versions.
-    """
-
-    global_step: int = 0
-    num_processes: int = 1
+    global_step: int = 0  # optimizer steps done
+    num_processes: int = 1  # processes that train together
+    # Settings that determine the numbers of the run: arguments, data and model.
     run: dict[str, Any] = field(default_factory=dict)
-    log_history: list[dict[str, Any]] = field(default_factory=list)
+    log_history: list[dict[str, Any]] = field(default_factory=list)  # records logged so far
+    # Loss of each step since the last record; the next record averages them.
     pending_losses: list[float] = field(default_factory=list)
+    # For each latent, the optimizer steps since it last fired.
     steps_since_fired: list[int] = field(default_factory=list)
-    stopped: bool = False
+    stopped: bool = False  # whether a callback or early stopping ended the run before its last step
+    # The best evaluation: its metric, value and step, and the `evaluations_since` without improvement.
     best: dict[str, Any] | None = None
+    # FVU of the same training rows at "half" and "three quarters" of the run.
     fvu_at: dict[str, float] = field(default_factory=dict)
+    # SHA-256 of the checkpoint's other files by name; empty in checkpoints of earlier versions.
     files: dict[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -30,26 +30,19 @@ _HIDDEN = "***"
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a model was trained, as far as is known. Local folders appear in it only by their names.
+    """How a model was trained, as far as is known. Local folders appear in it only by their names."""
 
-    Attributes:
-        training_arguments: Fields of `MSAETrainingArguments`.
-        training_data: Description of the training embeddings by `describe_data`; None if unknown.
-        evaluation_data: Description of the held-out embeddings; None if there were none.
-        command: Command that trained the model.
-        result: Fields of `TrainingResult` without the log, and `advice`, if there was any.
-        versions: Version of each library.
-        model_sha256: `model_fingerprint` of the trained model, before any conversion to half precision.
-        base_model_is_local: Whether the backbone was a local folder, whose name may look like a Hub id.
-    """
-
-    training_arguments: dict[str, Any] = field(default_factory=dict)
+    training_arguments: dict[str, Any] = field(default_factory=dict)  # fields of `MSAETrainingArguments`
+    # Description of the training embeddings by `describe_data`; None if unknown.
     training_data: dict[str, Any] | None = None
-    evaluation_data: dict[str, Any] | None = None
-    command: str | None = None
+    evaluation_data: dict[str, Any] | None = None  # description of the held-out embeddings; None if there were none
+    command: str | None = None  # command that trained the model
+    # Fields of `TrainingResult` without the log, and `advice`, if there was any.
     result: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # version of each library
+    # `model_fingerprint` of the trained model, before any conversion to half precision.
     model_sha256: str | None = None
+    # Whether the backbone was a local folder, whose name may look like a Hub id.
     base_model_is_local: bool | None = None
 
     def __post_init__(self) -> None:

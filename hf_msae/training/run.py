@@ -157,11 +157,7 @@ class TrainingRun:
         return result
 
     def after_step(self, embeddings: torch.Tensor, signum: int | None) -> Path | None:
-        """Log, evaluate and save what is due after an optimizer step; return the checkpoint, if one was saved.
-
-        `embeddings` are the last batch of this process, and `signum` is a signal that ends the training, if one
-        arrived.
-        """
+        """Log, evaluate and save what is due after an optimizer step; return the checkpoint, if one was saved."""
         args, step, steps_per_epoch = self.args, self.state.global_step, self.plan.steps_per_epoch
         self._tell("on_step_end")
         self._note_fvu(step)

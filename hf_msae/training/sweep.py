@@ -38,14 +38,10 @@ TRAINING_FIELDS = tuple(name for name in NUMERIC_FIELDS if name != "seed")
 
 
 def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
-    """Read the variants that a YAML file describes.
+    """Read the variants that a YAML file describes: settings by name.
 
-    Args:
-        file: A mapping from names to settings, `wide: {num_latents: 4096}`, or a grid: a mapping from settings to
-            lists of values, `num_latents: [1024, 4096]`, whose combinations are the variants.
-
-    Returns:
-        Settings by name. In a grid the name lists the values: "num_latents=1024,nesting_weights=reverse".
+    The file maps names to settings, `wide: {num_latents: 4096}`, or it is a grid, which maps settings to lists of
+    values, `num_latents: [1024, 4096]`, and whose combinations are called "num_latents=1024,nesting_weights=reverse".
     """
     file = Path(file)
     if not file.is_file():

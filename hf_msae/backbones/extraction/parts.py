@@ -33,17 +33,11 @@ _LOCK_SECONDS = 10
 
 @dataclass(frozen=True)
 class Part:
-    """What one of several processes embeds.
+    """What one of several processes embeds."""
 
-    Attributes:
-        rows: Rows of the dataset; None for a stream, whose files are divided instead.
-        index: Number of the process.
-        num_parts: Number of processes.
-    """
-
-    rows: range | None
-    index: int = 0
-    num_parts: int = 1
+    rows: range | None  # rows of the dataset; None for a stream, whose files are divided instead
+    index: int = 0  # number of the process
+    num_parts: int = 1  # number of processes
 
     def folder(self, output_dir: Path) -> Path:
         """The folder of the part until all parts are joined."""

@@ -44,10 +44,7 @@ def picture_input(label: str, **settings: Any) -> gr.Image:
 
 
 def upload_path(value: Any) -> Path | None:
-    """Read the path of the upload in a `picture_input`; None if it is empty.
-
-    A client can send any path, but only uploads are opened: others raise `VisitorError`.
-    """
+    """Read the path of the upload in a `picture_input`; None if it is empty. Other paths are refused."""
     if value is None:
         return None
     path = value.get("path") if isinstance(value, Mapping) else None

@@ -29,11 +29,7 @@ _SHARD = re.compile(r"data-[\w-]+\.arrow")
 
 @dataclass(frozen=True)
 class PushedEmbeddings(Release):
-    """A dataset of embeddings that was pushed.
-
-    Attributes:
-        num_rows: Number of rows.
-    """
+    """A dataset of embeddings that was pushed, with its number of rows."""
 
     num_rows: int = 0
 

@@ -65,10 +65,7 @@ def read_manifest(there: Snapshot, name: str, prefix: str = "") -> tuple[dict[st
 
 
 def read_listing(text: str | None, key: str, kind: type, name: str) -> dict[str, Any]:
-    """Read one of our JSON files on the Hub, which maps names to values of one kind under `key`.
-
-    Raises ValueError if the file is damaged, or was written by a newer version.
-    """
+    """Read one of our JSON files on the Hub, which maps names to values of one kind under `key`."""
     try:
         content = {key: {}} if text is None else json.loads(text)
         version = content.get("format_version", FORMAT_VERSION)

@@ -72,23 +72,11 @@ def push_space(
     token: str | None = None,
     overwrite: bool = False,
 ) -> str:
-    """Create or update a Space in one commit; its variables say what it shows.
+    """Create or update a Space in one commit, and return its address; its variables say what it shows.
 
     `msae_files.json` in the Space lists the files that were sent. Those that are no longer needed are deleted; other
-    files are neither deleted nor replaced.
-
-    Args:
-        repo_id: The Space, "user/name".
-        settings: What the Space shows. It cannot read this machine, so models and data have to be on the Hub or come
-            with the package.
-        title: Title of the Space.
-        requirement: How the Space installs hf_msae; see `write_space`.
-        private: Whether a new Space is private.
-        token: Token of the Hub. Defaults to the one that is logged in.
-        overwrite: Replace files that somebody else has added or edited there.
-
-    Returns:
-        The address of the Space.
+    files are neither deleted nor, unless `overwrite` is set, replaced. The Space cannot read this machine, so models
+    and data in the settings have to be on the Hub or come with the package.
     """
     repository = Repository(repo_id, "space", token)
     variables = space_variables(settings)

@@ -29,14 +29,7 @@ def load_msae(
     subfolder: str | None = None,
     dtype: torch.dtype | str | None = None,
 ) -> MSAEModel:
-    """Load an MSAE by any of its names.
-
-    Args:
-        name: A folder, "user/name" on the Hub, or a name that `hf_msae.list_released()` lists.
-        revision: Branch, tag or commit on the Hub.
-        subfolder: Folder of the model in the folder or repository.
-        dtype: Data type of the weights. Defaults to float32.
-    """
+    """Load an MSAE by a folder, "user/name" on the Hub, or a name that `hf_msae.list_released()` lists; in float32."""
     import torch
 
     from ...model.modeling_msae import MSAEModel
@@ -102,10 +95,7 @@ def _resolved(name: str | None) -> str | None:
 
 
 def concept_files(name: str | os.PathLike, revision: str | None = None, subfolder: str | None = None) -> list[Path]:
-    """Find the tables of names that belong to an MSAE, as `load_msae` names it; those on the Hub are downloaded.
-
-    Raises huggingface_hub's HfHubHTTPError if there is no such repository or revision.
-    """
+    """Find the tables of names that belong to an MSAE, as `load_msae` names it; those on the Hub are downloaded."""
     released = find_released(name)
     if released is not None:
         if released.place is None:

@@ -46,12 +46,9 @@ class Edited(Steered):
 def apply_edit(
     explorer: Explorer, embedding: torch.Tensor, name: object, amount: object, labels: Sequence[str] = ()
 ) -> tuple[Edited, Found]:
-    """Remove or add the concept of an edit in a raw embedding (d,).
+    """Remove or add the concept of an edit in a raw embedding (d,), and find the nearest pictures before and after.
 
     An amount t below 0 gives x + |t| (remove(x) - x), as the doses of SwordBench, and one above 0 gives add(x, t).
-
-    Returns:
-        What has changed, and the nearest pictures before and after.
     """
     edit = explorer.edits[read_choice(name, explorer.edits, "edit")]
     amount = read_number(amount, LEAST, MOST, "The amount")
