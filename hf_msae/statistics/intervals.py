@@ -244,7 +244,8 @@ def auroc_interval(
     """
     from scipy import stats
 
-    area, m, n = (np.asarray(each, dtype=np.float64) for each in (auroc, positives, negatives))
+    # Scalars, which are many times faster than arrays of no dimension.
+    area, m, n = (np.asarray(each, dtype=np.float64)[()] for each in (auroc, positives, negatives))
     check_share("level", level)
     if (m < 1).any() or (n < 1).any() or (area < 0).any() or (area > 1).any():
         raise ValueError(
@@ -271,11 +272,11 @@ def _auroc_variance(area: np.ndarray, m: np.ndarray, n: np.ndarray) -> np.ndarra
 
 def _root(area: np.ndarray, end: int, margin: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Find by bisection where (a - area)^2 = margin(a), with a between the area and 0 or 1."""
-    inside, outside = area, np.full(np.broadcast_shapes(area.shape, margin(area).shape), float(end))
+    inside, outside = area, np.full(np.broadcast_shapes(area.shape, margin(area).shape), float(end))[()]
     for _ in range(50):
         middle = (inside + outside) / 2
         is_inside = (middle - area) ** 2 <= margin(middle)
-        inside, outside = np.where(is_inside, middle, inside), np.where(is_inside, outside, middle)
+        inside, outside = np.where(is_inside, middle, inside)[()], np.where(is_inside, outside, middle)[()]
     return np.asarray((inside + outside) / 2)
 
 

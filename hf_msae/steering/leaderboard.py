@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from .._utils.json_files import write_text
 from .._utils.markdown import code
@@ -94,7 +93,7 @@ def render(submissions: list[Submission]) -> str:
     """Return the page of submissions, Markdown in which nothing that they hold is markup."""
     result = SwordBenchResult.of_cells([cell for each in submissions for cell in each.result_cells()])
     ranking, by_name = result.ranking(), {each.method: each for each in submissions}
-    summary = result.summary(list(_SHOWN)).set_index(["task", "method", "metric"])
+    summary = result.summary(list(_SHOWN)).set_index(["task", "method", "metric"]).to_dict("index")
     parts = [_HEAD]
     for task in (name for name in TASKS if name in set(ranking["task"])):
         rows = ranking[ranking["task"] == task]
@@ -193,11 +192,11 @@ def _linked(submission: Submission) -> str:
     return name if submission.url is None else f"[{name}](<{submission.url}>)"
 
 
-def _figure(summary: pd.DataFrame, place: tuple[str, str, str]) -> str:
+def _figure(summary: dict[tuple[str, str, str], dict], place: tuple[str, str, str]) -> str:
     """Return the mean of a figure over seeds and its interval, or a dash if one is not defined for a seed."""
-    if place not in summary.index or summary.loc[place, "missing"]:
+    if place not in summary or summary[place]["missing"]:
         return "-"
-    figure = summary.loc[place, ["mean", "low", "high"]].to_numpy(float) + 0.0  # no -0.000
+    figure = np.array([summary[place][name] for name in ("mean", "low", "high")], dtype=float) + 0.0  # no -0.000
     return "{:.3f} [{:.3f}, {:.3f}]".format(*figure) if np.isfinite(figure).all() else "-"
 
 

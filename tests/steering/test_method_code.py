@@ -68,8 +68,3 @@ print(code_sha256(known["Mine"]))
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == hash_of(SOURCE)
     assert hash_of(SOURCE) != code_sha256(METHODS["mean_difference"]) != code_sha256(METHODS["lda"])
-
-
-def test_an_msae_that_does_not_exist_is_named():
-    with pytest.raises(OSError, match="nosuch"):
-        METHODS["msae"](msae="nosuch").model  # noqa: B018

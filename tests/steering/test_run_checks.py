@@ -156,6 +156,3 @@ def test_the_same_fit_is_made_once(task):
     for other in ((LinearSVC(random_state=0), grid, X, -y, 5, 0), (LinearSVC(random_state=0), grid, X + 1, y, 5, 0)):
         assert np.abs(fit_best(*other).coef_ - first.coef_).max() > 1e-6
     assert fit_best(LinearSVC(random_state=0), {"C": [0.1]}, X, y, 5, 0) is not first
-
-
-SMALL = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)

@@ -14,13 +14,20 @@ small = partial(gaussian_task, num_rows=400, width=12, num_concepts=3)
 run = partial(run_swordbench, progress=False)
 
 
-def test_what_is_not_defined_says_why(tmp_path):
+def test_what_is_not_defined_says_why_and_does_not_end_the_run(tmp_path):
     task = small(seed=0)
-    task = replace(task, concepts={**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "test")})
-    result = run([task], ["lda"], tmp_path, seeds=(0,))
-    row = result.to_pandas().query("metric == 'fit'").iloc[0]
-    assert row["concept"] == "concept 1" and "0 rows with the concept" in row["reason"] and np.isnan(row["value"])
+    known = {
+        name: task.concepts[name] & (task.split == part)
+        for name, part in (("concept 1", "test"), ("concept 2", "train"))
+    }
+    result = run([replace(task, name="a/b: c", concepts={**task.concepts, **known})], ["lda"], tmp_path, seeds=(0,))
+    frame = result.to_pandas()
+    (row,) = frame.query("concept == 'concept 1'").to_dict("records")
+    assert row["metric"] == "fit" and "0 rows with the concept" in row["reason"] and np.isnan(row["value"])
+    assert "0 of 200 test rows" in frame.query("concept == 'concept 2'")["reason"].iloc[0]
     assert "bias" in set(result.cross["found"]) and "concept 1" not in set(result.cross["found"])
+    assert np.isfinite(frame.query("concept == 'bias' and metric == 'net_gain'")["value"].item())
+    assert len(list((tmp_path / "cells").iterdir())) == 1
 
 
 def test_a_concept_that_cannot_be_told_from_another_is_not_defined(tmp_path):
@@ -29,15 +36,6 @@ def test_a_concept_that_cannot_be_told_from_another_is_not_defined(tmp_path):
     undefined = run([task], ["joint_pattern"], tmp_path, seeds=(0,)).undefined().query("metric == 'fit'")
     assert sorted(undefined["concepts"].sum()) == ["concept 1", "copy"]
     assert undefined["reason"].str.contains("cannot be told from the opposite").all()
-
-
-def test_a_concept_that_no_test_row_has_does_not_end_the_run(tmp_path):
-    task = small(seed=0)
-    concepts = {**task.concepts, "concept 1": task.concepts["concept 1"] & (task.split == "train")}
-    frame = run([replace(task, name="a/b: c", concepts=concepts)], ["lda"], tmp_path, seeds=(0,)).to_pandas()
-    assert "0 of 200 test rows" in frame.query("concept == 'concept 1'")["reason"].item()
-    assert np.isfinite(frame.query("concept == 'bias' and metric == 'net_gain'")["value"].item())
-    assert len(list((tmp_path / "cells").iterdir())) == 1
 
 
 def test_every_figure_that_is_missing_has_a_reason(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 
 from hf_msae.steering import gaussian_task
-from hf_msae.steering.damage import Judge
+from hf_msae.steering.damage import Judge, damage_figures
+from hf_msae.steering.doses import removal_doses
 from tests.steering.measuring.known_edits import STRENGTH, Known, fit
 
 
@@ -21,6 +22,18 @@ def judge(task):
 def known(task):
     directions = zip(task.concepts, task.provenance["directions"], strict=True)
     return {concept: fit(Known(direction), task, concept) for concept, direction in directions}
+
+
+@pytest.fixture(scope="session")
+def damage(known, judge):
+    """What `damage_figures` finds of the removal of the bias along its true direction."""
+    return damage_figures(known["bias"], judge, seed=0)[0]
+
+
+@pytest.fixture(scope="session")
+def doses(known, judge):
+    """What `removal_doses` finds of it."""
+    return removal_doses(known["bias"], judge, seed=0)
 
 
 @pytest.fixture(scope="session")

@@ -75,30 +75,27 @@ def _scaled(part):
     return Scaled()
 
 
-def test_doses_grow_and_the_whole_is_the_removal(task, known, judge):
-    records = removal_doses(known["bias"], judge, seed=0)[0]
-    doses = [record["dose"] for record in records]
-    assert doses == sorted(doses)
-    figures, _ = damage_figures(known["bias"], judge, seed=0)
+def test_doses_grow_and_the_whole_is_the_removal(doses, damage):
+    records = doses[0]
+    sizes = [record["dose"] for record in records]
+    assert sizes == sorted(sizes)
     whole = next(record for record in records if record["part"] == 1)
     for name in ("success", "damage", "dose", "over_correction"):
         found = [whole[f"{name}{end}"] for end in ("", "_low", "_high")]
-        assert found == pytest.approx(figures[name], abs=1e-6)
+        assert found == pytest.approx(damage[name], abs=1e-6)
 
 
-def test_at_equal_doses_the_size_of_a_removal_does_not_matter(task, judge):
+def test_at_equal_doses_the_size_of_a_removal_does_not_matter(task, judge, doses, damage):
     """A removal that goes a quarter of the way gains less; scaled to the same doses, both are the same."""
 
     class Less(Known):
         def _remove(self, x):
             return 0.25 * super()._remove(x) + 0.75 * x
 
-    direction = task.provenance["directions"][0]
-    found = [removal_doses(fit(kind(direction), task), judge, seed=0) for kind in (Known, Less)]
-    assert found[1][1] == pytest.approx(found[0][1], abs=1e-3)
-    at_removal = [damage_figures(fit(kind(direction), task), judge, seed=0)[0] for kind in (Known, Less)]
-    assert at_removal[1]["net_gain"][0] < at_removal[0]["net_gain"][0] - 0.05
-    _, (value, low, high), gains = found[0]
+    less = fit(Less(task.provenance["directions"][0]), task)
+    _, (value, low, high), gains = doses
+    assert removal_doses(less, judge, seed=0)[1] == pytest.approx((value, low, high), abs=1e-3)
+    assert damage_figures(less, judge, seed=0)[0]["net_gain"][0] < damage["net_gain"][0] - 0.05
     means = {group: gains[group].mean() for group in gains}
     assert low < value < high
     assert value == pytest.approx(means["biased"] + means["unbiased"] + min(0, means["aligned"]))

@@ -11,6 +11,7 @@ from hf_msae.steering import METHODS, NotDefinedError, load_edit
 from tests.steering.conftest import BY_LABELS, WIDTH
 
 every = pytest.mark.parametrize("method", BY_LABELS)
+any_two = pytest.mark.parametrize("method", ["leace", "msae"])  # of what all methods have of `Edit`
 supervised = pytest.mark.parametrize("method", sorted(set(BY_LABELS) - {"lat"}))  # its labels only turn a direction
 CHANGES = {"score": lambda e, x: e.score(x), "remove": lambda e, x: e.remove(x), "add": lambda e, x: e.add(x, 0.7)}
 
@@ -20,27 +21,26 @@ def parameters(edit):
 
 
 @every
-@pytest.mark.parametrize("change", CHANGES)
-def test_arrays_tensors_and_leading_dimensions_give_the_same(fitted, task, method, change):
-    x, apply = task.features[task.test][:6], CHANGES[change]
-    expected = apply(fitted[method], x)
-    assert isinstance(expected, np.ndarray) and expected.dtype == np.float32
-    tensor = torch.from_numpy(x)
-    found = apply(fitted[method], tensor.reshape(2, 3, WIDTH))
-    assert isinstance(found, torch.Tensor) and found.dtype == torch.float32
-    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4, rtol=1e-5)
-    single = apply(fitted[method], x[0])
-    np.testing.assert_allclose(single, expected[0], atol=1e-4, rtol=1e-5)
+def test_arrays_tensors_and_leading_dimensions_give_the_same(fitted, task, method):
+    x = task.features[task.test][:6]
+    for change, apply in CHANGES.items():
+        expected = apply(fitted[method], x)
+        assert isinstance(expected, np.ndarray) and expected.dtype == np.float32
+        found = apply(fitted[method], torch.from_numpy(x).reshape(2, 3, WIDTH))
+        assert isinstance(found, torch.Tensor) and found.dtype == torch.float32
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4, rtol=1e-5, err_msg=change)
+        single = apply(fitted[method], x[0])
+        np.testing.assert_allclose(single, expected[0], atol=1e-4, rtol=1e-5, err_msg=change)
 
 
 @every
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_results_have_the_type_of_the_embeddings(fitted, task, method, dtype):
-    x = torch.from_numpy(task.features[task.test][:6]).to(dtype)
-    for change, apply in CHANGES.items():
-        found, expected = apply(fitted[method], x), apply(fitted[method], x.float())
-        assert found.dtype == (torch.float32 if change == "score" and dtype.itemsize < 4 else dtype)
-        assert torch.allclose(found.double(), expected.double(), atol=0.02, rtol=0.02)
+def test_results_have_the_type_of_the_embeddings(fitted, task, method):
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        x = torch.from_numpy(task.features[task.test][:6]).to(dtype)
+        for change, apply in CHANGES.items():
+            found, expected = apply(fitted[method], x), apply(fitted[method], x.float())
+            assert found.dtype == (torch.float32 if change == "score" and dtype.itemsize < 4 else dtype)
+            assert torch.allclose(found.double(), expected.double(), atol=0.02, rtol=0.02), (change, dtype)
 
 
 @every
@@ -54,7 +54,7 @@ def test_saved_edits_are_the_same_to_the_last_bit(fitted, task, method, tmp_path
         np.testing.assert_array_equal(apply(loaded, x), apply(fitted[method], x))
 
 
-@every
+@any_two
 def test_a_changed_file_is_refused(fitted, method, tmp_path):
     fitted[method].save_pretrained(tmp_path)
     path = tmp_path / "edit.safetensors"
@@ -65,7 +65,7 @@ def test_a_changed_file_is_refused(fitted, method, tmp_path):
         load_edit(tmp_path)
 
 
-@every
+@any_two
 def test_other_widths_and_edits_without_a_fit_are_refused(fitted, make, method, tmp_path):
     with pytest.raises(ValueError, match=rf"{WIDTH}.*{WIDTH + 1}"):
         fitted[method].remove(np.zeros((2, WIDTH + 1), dtype=np.float32))
@@ -133,14 +133,11 @@ def test_fits_repeat_to_the_last_bit(fitted, make, train, method):
     assert parameters(make(method).fit(X, concept, others=others)) == parameters(fitted[method])
 
 
-@every
-def test_edits_of_arrays_belong_to_no_backbone(fitted, backbones, method):
+@any_two
+def test_edits_of_another_backbone_or_of_none_are_refused(fitted, make, train, backbones, method):
     with pytest.raises(ValueError, match="backbone is unknown"), fitted[method].attached(backbones["CLIPModel"]):
         pass
 
-
-@every
-def test_edits_of_another_backbone_are_refused(fitted, make, train, backbones, method):
     class Opened:
         def __init__(self):
             self.provenance = {**backbones["CLIPModel"].provenance(), "hook_point": "image_embeds"}
@@ -163,7 +160,7 @@ def test_methods_that_need_labels_say_so(make, train, method):
         make(method).fit_by_name("red", None, train[0])
 
 
-@every
+@any_two
 def test_other_concepts_of_another_shape_are_refused(make, train, method):
     X, concept, others = train
     with pytest.raises(ValueError, match="others"):

@@ -21,6 +21,15 @@ def model(msae_folder):
     return MSAEModel.from_pretrained(msae_folder)
 
 
+@pytest.fixture
+def saved(train, model, tmp_path):
+    """An edit in `tmp_path / "edit"`, of an MSAE in `tmp_path / "msae"`."""
+    model.save_pretrained(tmp_path / "msae")
+    edit = METHODS["msae"](msae=tmp_path / "msae", num_latents=1).fit(*train[:2])
+    edit.save_pretrained(tmp_path / "edit")
+    return edit
+
+
 def test_detection_is_the_area_under_the_curve():
     rng = np.random.default_rng(0)
     codes = np.maximum(rng.standard_normal((80, 5)), 0)
@@ -175,28 +184,37 @@ def test_names_need_no_labels(make, task, msae_folder, tmp_path):
         make("msae").fit_by_name("latent:2", None, np.abs(X[:, :1]) * edit.model.dictionary[2].detach().numpy())
 
 
-def test_another_msae_at_its_place_is_refused(train, model, tmp_path):
-    X, concept, _ = train
-    model.save_pretrained(tmp_path / "msae")
-    METHODS["msae"](msae=tmp_path / "msae", num_latents=1).fit(X, concept).save_pretrained(tmp_path / "edit")
+@pytest.mark.usefixtures("saved")
+def test_another_msae_at_its_place_and_none_are_refused(model, tmp_path):
     assert load_edit(tmp_path / "edit").latents == (0,)
     with torch.no_grad():
         model.latent_bias += 1
     model.save_pretrained(tmp_path / "msae")
     with pytest.raises(ValueError, match="another MSAE"):
         load_edit(tmp_path / "edit")
+    shutil.rmtree(tmp_path / "msae")
+    with pytest.raises(ValueError, match=r"msae.*load_edit\(folder, msae="):
+        load_edit(tmp_path / "edit")
 
 
-def test_an_msae_that_was_moved_can_be_named(train, model, tmp_path):
-    X, concept, _ = train
-    model.save_pretrained(tmp_path / "msae")
-    edit = METHODS["msae"](msae=tmp_path / "msae", num_latents=1).fit(X, concept)
-    edit.save_pretrained(tmp_path / "edit")
+def test_an_msae_that_was_moved_can_be_named(saved, train, tmp_path):
     (tmp_path / "msae").rename(tmp_path / "elsewhere")
     loaded = load_edit(tmp_path / "edit", msae=tmp_path / "elsewhere")
-    np.testing.assert_array_equal(loaded.remove(X), edit.remove(X))
+    np.testing.assert_array_equal(loaded.remove(train[0]), saved.remove(train[0]))
     with pytest.raises(ValueError, match="folds"):
         load_edit(tmp_path / "edit", msae=tmp_path / "elsewhere", folds=3)
+
+
+def test_edits_of_earlier_versions_hold_an_absolute_path(saved, train, tmp_path):
+    file = tmp_path / "edit" / "edit.json"
+    content = json.loads(file.read_text())
+    assert content["settings"]["msae"] == "../msae"
+    del content["description_sha256"]
+    content["format_version"] = 1
+    content["settings"]["msae"] = str(tmp_path / "msae")
+    file.write_text(json.dumps(content))
+    (tmp_path / "edit").rename(tmp_path / "moved")
+    np.testing.assert_array_equal(load_edit(tmp_path / "moved").remove(train[0]), saved.remove(train[0]))
 
 
 def test_an_edit_and_its_msae_are_moved_together(train, model, tmp_path):
@@ -221,31 +239,6 @@ def test_the_way_to_an_msae_does_not_depend_on_the_working_directory(train, mode
     monkeypatch.chdir("/")
     for folder in ("edit", "link"):
         assert Path(load_edit(tmp_path / folder).msae) == (tmp_path / ".hidden" / "msae").resolve()
-
-
-def test_an_msae_that_is_not_there_is_named(train, model, tmp_path):
-    X, concept, _ = train
-    model.save_pretrained(tmp_path / "lost")
-    METHODS["msae"](msae=tmp_path / "lost").fit(X, concept).save_pretrained(tmp_path / "edit")
-    shutil.rmtree(tmp_path / "lost")
-    with pytest.raises(ValueError, match=r"lost.*load_edit\(folder, msae="):
-        load_edit(tmp_path / "edit")
-
-
-def test_edits_of_earlier_versions_hold_an_absolute_path(train, model, tmp_path):
-    X, concept, _ = train
-    model.save_pretrained(tmp_path / "msae")
-    edit = METHODS["msae"](msae=tmp_path / "msae").fit(X, concept)
-    edit.save_pretrained(tmp_path / "edit")
-    file = tmp_path / "edit" / "edit.json"
-    content = json.loads(file.read_text())
-    assert content["settings"]["msae"] == "../msae"
-    del content["description_sha256"]
-    content["format_version"] = 1
-    content["settings"]["msae"] = str(tmp_path / "msae")
-    file.write_text(json.dumps(content))
-    (tmp_path / "edit").rename(tmp_path / "moved")
-    np.testing.assert_array_equal(load_edit(tmp_path / "moved").remove(X), edit.remove(X))
 
 
 def test_an_msae_of_the_package_is_saved_by_its_name(tmp_path):

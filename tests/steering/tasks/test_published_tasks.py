@@ -8,7 +8,6 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as Picture
 
-from hf_msae.steering import run_swordbench
 from hf_msae.steering.tasks import isic, typographic_imagenet
 from hf_msae.steering.tasks.artifacts import paste
 from hf_msae.steering.tasks.networks import BackboneNetwork
@@ -144,7 +143,7 @@ def imagenet(tmp_path_factory):
     return folder
 
 
-def test_typographic_imagenet_from_a_folder(imagenet, backbones):
+def test_typographic_imagenet_from_a_folder(imagenet):
     others, word = [IDS["church"], IDS["crane"]], "church"
     task = typographic_imagenet(imagenet, "scenes", IDS["tench"], others, word, num_rows=48, seed=3)
     assert list(task.concepts) == ["pasted caption"] and task.bias == "pasted caption"
@@ -165,16 +164,6 @@ def test_typographic_imagenet_from_a_folder(imagenet, backbones):
     np.testing.assert_allclose(with_word, attacked[which], atol=1e-5)
     np.testing.assert_array_equal(task.target, [IDS["tench"] in str(files[i]) for i in which])
     np.testing.assert_array_equal(task.split == "test", ["val" in files[i].parts for i in which])
-    for name, backbone in backbones.items():
-        other = typographic_imagenet(imagenet, backbone, IDS["tench"], others, word, num_rows=16)
-        assert np.isfinite(other.features).all() and len(other.features) == 16, name
-
-
-def test_typographic_imagenet_is_measured(imagenet, tmp_path):
-    task = typographic_imagenet(imagenet, "scenes", IDS["tench"], word="church", num_rows=48)
-    result = run_swordbench([task], ["joint_pattern"], tmp_path / "run", seeds=(0,), progress=False)
-    found = result.frame.set_index("metric")["value"]
-    assert found["exactness"] <= 1 and 0 <= found["detection_auroc"] <= 1
 
 
 def _rows(size, offset):
@@ -187,13 +176,13 @@ def _rows(size, offset):
 
 def test_typographic_imagenet_from_a_dataset():
     unlabelled = _rows(8, 900).map(lambda row: {"label": -1})
-    dataset = DatasetDict(train=_rows(200, 0), validation=_rows(160, 500), test=unlabelled)
-    task = typographic_imagenet(dataset, "scenes", "tench", ["church", "crane"], num_rows=120)
+    dataset = DatasetDict(train=_rows(160, 0), validation=_rows(160, 500), test=unlabelled)
+    task = typographic_imagenet(dataset, "scenes", "tench", ["church", "crane"], num_rows=100)
     assert list(task.concepts) == ["pasted caption", "church", "crane"]
     assert task.provenance["word"] == "church" and task.provenance["label"] == "tench, Tinca tinca"
     assert (task.concepts["church"] | task.concepts["crane"]).sum() == (task.target == 0).sum()
-    assert (len(task.train), len(task.test)) == (60, 60)
-    several = typographic_imagenet(dataset, "scenes", "tench", num_rows=200, correlation=0.5)
+    assert (len(task.train), len(task.test)) == (50, 50)
+    several = typographic_imagenet(dataset, "scenes", "tench", num_rows=160, correlation=0.5)
     assert list(several.concepts) == ["pasted caption", "church", "crane", "crane, machine"]
 
 

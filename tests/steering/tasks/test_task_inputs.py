@@ -81,6 +81,8 @@ def test_other_types_of_numbers_become_float32(dtype):
         ({"concepts": {"line": HAS}}, "'dot'.*line"),
         ({"target": ["cat", "dog"] * 4}, "'cat'.*np.unique"),
         ({"target": LABELS + 0.5}, "target.*0.5"),
+        ({"target": LABELS[:3]}, r"target.*\(3,\)"),
+        ({"target": 0 * LABELS}, "fewer than two labels"),
         ({"target": [0, None] * 4}, "target.*None"),
         ({"target": np.where(LABELS, np.nan, 0)}, "target.*nan"),
         ({"split": HAS}, "split.* 8 rows.*True.*np.where"),
