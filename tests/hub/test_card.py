@@ -12,14 +12,12 @@ from huggingface_hub import ModelCard
 from hf_msae import MSAEModel
 from hf_msae._utils.fingerprint import model_fingerprint
 from hf_msae.concepts import ConceptTable
-from hf_msae.embeddings import load_embeddings
 from hf_msae.hub import render_model_card, write_model_card
 from hf_msae.hub.publishing.card_edits import is_edited
 from hf_msae.hub.publishing.markdown import escaped
 from hf_msae.hub.publishing.verification import read_metrics
-from hf_msae.metrics import evaluate_msae
 from hf_msae.training.record import TrainingRecord
-from tests.hub.cards import D, N, metrics_of, save_run, section, summary
+from tests.hub.cards import N, metrics_of, save_run, section, summary
 
 
 def test_metadata_is_valid_and_carries_the_figures_of_the_table(run):
@@ -135,13 +133,6 @@ def test_names_from_labels_stand_with_their_interval(run):
     assert "| 0 | cat | dog (0.610) | 0.01 | 0.970 (0.950 to 0.980) |" in text
     assert "labels" in text and "imilarity" not in text and "vocabulary" not in text and "strong enough" not in text
     assert "q at most 0.05, and the lower end of the AUROC's 95% interval at least 0.9" in text
-    table.frame["auroc_low"] = 0.879
-    table.save(run / "concepts" / "words.parquet")
-    text = section(render_model_card(run), "Best-named concepts")
-    assert "1 latent has a name that is better than chance" in text and "not strong enough" in text
-    table.frame["q_value"] = 0.9
-    table.save(run / "concepts" / "words.parquet")
-    assert "no q-value is at most 0.05" in section(render_model_card(run), "Best-named concepts")
 
 
 def test_a_run_without_metrics_says_that_nothing_was_measured(run):
@@ -180,14 +171,6 @@ def test_what_it_was_measured_on_is_what_the_measurement_says_and_nothing_else(r
     assert "Its training is not recorded here." in render_model_card(run)
     card = ModelCard(render_model_card(run))
     assert {each.dataset_name for each in card.data.eval_results} == {"unrecorded embeddings"}
-
-
-def test_metrics_without_a_fingerprint_say_that_they_are_of_unknown_weights(run):
-    metrics = metrics_of(run)
-    del metrics["model_sha256"]
-    (run / "metrics.json").write_text(json.dumps(metrics))
-    text = section(render_model_card(run), "Quality")
-    assert "not recorded which weights" in text and "fingerprint" not in text
 
 
 @pytest.mark.parametrize(
@@ -242,17 +225,9 @@ def test_a_converted_model_says_from_what_and_claims_no_license_of_its_own(tmp_p
 def test_an_edited_text_stays_when_the_card_is_written_again(run):
     path = write_model_card(run)
     path.write_text(path.read_text().replace("## License", "## License\n\nAsk me first."))
-    before = ModelCard.load(path)
-    other = load_embeddings(torch.randn(150, D))
-    evaluate_msae(MSAEModel.from_pretrained(run), other, cknna_batch_size=50, progress=False).save(
-        run / "metrics.json"
-    )
     card = ModelCard.load(write_model_card(run, tags=["birds"]))
-    assert card.text.split("<!--")[0] == before.text.split("<!--")[0]
-    assert card.data.eval_results[0].metric_value != before.data.eval_results[0].metric_value
-    assert "birds" in card.data.tags
-    text = write_model_card(run, replace_card=True).read_text()
-    assert "150 embeddings" in text and "Ask me first." not in text
+    assert "Ask me first." in card.text and "birds" in card.data.tags
+    assert "Ask me first." not in write_model_card(run, replace_card=True).read_text()
     assert path.stat().st_mode & 0o777 == (run / "config.json").stat().st_mode & 0o777
 
 

@@ -91,16 +91,6 @@ def test_datasets_loads_it_without_this_package_and_other_datasets_load_too(at_h
     assert first == X[3].astype(float).tolist() and second == np.eye(4).tolist()
 
 
-def test_a_second_push_replaces_shards_and_leaves_an_edited_card(at_hub, folder):
-    push(folder)
-    commit_there(at_hub, {"README.md": b"my own words", "notes.txt": b"mine"}, KEY)
-    push(rewritten(folder, 12))
-    files = files_of(at_hub, key=KEY)
-    assert sorted(name for name in files if name.endswith(".arrow")) == ["data-00000.arrow", "data-00001.arrow"]
-    assert files["README.md"].endswith(b"---\nmy own words") and files["notes.txt"] == b"mine"
-    assert len(load_embeddings("tester/embeds")) == 12
-
-
 def test_the_command_pushes_and_checks_first_whether_it_may(at_hub, folders, tmp_path, monkeypatch, capsys):
     labelled(6).save_to_disk(str(tmp_path / "data"))
     flags = ["--backbone", folders["SiglipModel"], "--dataset", tmp_path / "data", "--output_dir", tmp_path / "out"]
@@ -130,13 +120,6 @@ def test_the_card_is_renewed_until_a_person_edits_it(at_hub, folder):
     push(folder, replace_card=True)
     assert "My words." not in at_hub.repos[KEY].files()["README.md"].decode()
     assert pushed.deleted == ("data-00001.arrow", "data-00002.arrow") and pushed.num_rows == 7
-
-
-def test_a_public_data_set_is_not_taken_for_a_private_one(at_hub, folder):
-    push(folder)
-    with pytest.raises(ValueError, match=r"dataset tester/embeds .*public"):
-        push(rewritten(folder, 7), private=True)
-    assert len(at_hub.repos[KEY].messages) == 2
 
 
 def test_a_push_in_between_is_noticed_and_no_mixture_is_left(at_hub, folder, tmp_path):

@@ -1,9 +1,5 @@
 """Models are loaded from the Hub by id, revision and subfolder, with their names, and offline from the cache."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from huggingface_hub import close_session, constants
@@ -96,23 +92,6 @@ def test_by_id_revision_and_subfolder_with_names_and_then_offline(at_hub, models
     close_session()
     assert load_all(first) == expected
     assert len(at_hub.requests) == asked
-
-
-@pytest.mark.slow
-def test_a_fresh_process_loads_a_revision_of_a_subfolder_with_its_names(at_hub, models, tmp_path):
-    at_hub.repos, encoders, _ = models
-    many = at_hub.repos["model", "tester/many"]
-    many.names["v1"] = many.sha()
-    program = (
-        "from hf_msae import VisionTextMSAE\n"
-        "model = VisionTextMSAE.from_pretrained('tester/many', revision='v1', subfolder='b/c')\n"
-        "print(model.msae.encoder[0, :3].tolist(), len(model.concepts))"
-    )
-    environment = os.environ | at_hub.environment(tmp_path)
-    for offline in ("0", "1"):
-        environment["HF_HUB_OFFLINE"] = offline
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-        assert done.stdout.strip() == f"{encoders['third']} 32", done.stderr
 
 
 @pytest.mark.parametrize(

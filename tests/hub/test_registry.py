@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hf_msae
-from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
+from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.cli.released import main
 from hf_msae.hub.converters import FORMATS
 from hf_msae.hub.reading.opening import concepts_beside, load_msae
@@ -48,16 +48,6 @@ def test_ours_come_with_the_package_measured_and_named(name):
     metrics = json.loads((Path(entry.place[0]) / "metrics.json").read_text())
     assert 0 < metrics["fvu"] < 0.1
     assert len(concepts_beside(name)) == entry.num_latents
-
-
-def test_a_released_model_explains_a_picture_by_its_name():
-    from hf_msae.scenes import load_scenes
-
-    model = VisionTextMSAE.from_pretrained("scenes-image")
-    scene = load_scenes("test", 4, 0)[0]
-    names = [str(each) for each in model.explain(scene["image"], top=30).to_pandas()["name"]]
-    true = {name for name, value in scene.items() if value is True}
-    assert true & set(names), (true, names)
 
 
 def test_a_folder_of_the_same_name_comes_first(tmp_path, monkeypatch):

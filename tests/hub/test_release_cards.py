@@ -4,8 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_msae.hub.publishing.release import push_to_hub
-from tests.hub.conftest import KEY, REPO, card_on_hub, commit_there, files_of, measure
-from tests.stub_hub import Repo
+from tests.hub.conftest import REPO, card_on_hub, commit_there, files_of, measure
 
 
 def edit(file, old, new):
@@ -38,18 +37,6 @@ def test_a_text_that_was_edited_on_the_hub_stays_and_its_results_are_renewed(pub
         assert card.data.eval_results[0].metric_value != before.data.eval_results[0].metric_value
     push_to_hub(run_folder, REPO, replace_card=True)
     assert "My own words." not in card_on_hub(published) and "60 embeddings" in card_on_hub(published)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("subfolder", [None, "a"])
-def test_a_repository_made_on_the_hubs_page_keeps_its_license_and_gets_the_card(at_hub, run_folder, subfolder):
-    repo = at_hub.repos[KEY] = Repo()
-    repo.commit("main", {"README.md": b"---\nlicense: mit\nextra: yes\n---\n"}, "initial commit")
-    for _ in range(2):
-        push_to_hub(run_folder, REPO, subfolder=subfolder)
-        card = ModelCard(card_on_hub(at_hub))
-        assert "## Use" in card.text and card.data.license == "mit" and card.data.eval_results
-        assert card.data["extra"] is True
 
 
 def test_what_was_edited_in_the_run_is_sent_and_may_be_edited_there_again(published, run_folder, card):

@@ -56,20 +56,6 @@ def requests(hub, method, pattern):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault",
-    [{"status": 503}, {"request_bytes": 500}, {"lose_answer": True}],
-    ids=["503", "dropped in the middle", "answer lost"],
-)
-def test_an_upload_that_fails_twice_is_repeated_and_ends_well(released, run_folder, fault):
-    released.fail("PUT", UPLOAD, times=2, **fault)
-    release = push_to_hub(run_folder, REPO)
-    assert_whole(released, run_folder)
-    assert not release.answer_lost and len(released.repos[KEY].messages) == 3
-    assert len(requests(released, "PUT", "lfs")) > 2
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"status": 503}, {"request_bytes": 500}], ids=["503", "dropped in the middle"])
 def test_an_upload_that_keeps_failing_is_reported_and_the_branch_is_as_it_was(released, run_folder, fault):
     before = files_of(released)
@@ -80,30 +66,6 @@ def test_an_upload_that_keeps_failing_is_reported_and_the_branch_is_as_it_was(re
     fault.times = 0
     push_to_hub(run_folder, REPO)
     assert_whole(released, run_folder)
-
-
-@pytest.mark.slow
-def test_what_was_uploaded_before_a_failure_is_not_sent_again(released, run_folder):
-    fault = released.fail("POST", COMMIT, times=1000, status=503)
-    with pytest.raises(ConnectionError, match="tester/msae"):
-        push_to_hub(run_folder, REPO)
-    fault.times = 0
-    released.requests.clear()
-    push_to_hub(run_folder, REPO)
-    assert not requests(released, "PUT", "lfs")
-    assert_whole(released, run_folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "fault", [{"status": 503}, {"request_bytes": 200}, {"lose_answer": True, "status": 502}], ids=str
-)
-def test_a_commit_that_fails_once_is_sent_again(released, run_folder, fault):
-    released.fail("POST", COMMIT, times=1, **fault)
-    release = push_to_hub(run_folder, REPO)
-    assert_whole(released, run_folder)
-    assert len(released.repos[KEY].messages) == 3 and not release.answer_lost
-    assert len(requests(released, "POST", COMMIT)) == 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Which reader a checkpoint goes to, and what becomes of what it found."""
 
-import importlib
 import re
 
 import numpy as np
@@ -84,10 +83,6 @@ def test_what_is_given_beats_what_is_found(drawn):
     assert found.to_model().config.nesting == "none"
 
 
-def test_the_first_reader_that_knows_it_reads_it():
-    assert read_checkpoint(SAELENS / "topk").format == "saelens"
-
-
 GIVEN = {"hook_point": "vision.layers.1", "input_scale": 1.0}
 
 
@@ -127,12 +122,6 @@ def test_a_prefix_that_not_all_tensors_have_stays(tmp_path, others):
     tensors = {"module.W_enc": torch.zeros(D, N), "_orig_mod.W_enc": torch.zeros(D, N), **others}
     torch.save(tensors, tmp_path / "sae.pt")
     assert read_torch(tmp_path / "sae.pt", "sae.pt").keys() == tensors.keys()
-
-
-def test_every_format_has_its_reader():
-    for name in FORMATS:
-        reader = importlib.import_module(f"hf_msae.hub.converters.{name}")
-        assert callable(reader.recognizes) and callable(reader.read)
 
 
 def test_notes_are_logged_once_each(caplog):
@@ -183,7 +172,7 @@ def test_a_mean_that_cannot_be_read_is_refused(drawn, given, message, tmp_path, 
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("error", [TypeError, KeyError, RuntimeError, RecursionError, MemoryError, AttributeError])
+@pytest.mark.parametrize("error", [TypeError, RecursionError])
 def test_what_no_reader_thought_of_names_the_file(monkeypatch, error):
     """A reader that stumbles over what is in a file: here over the settings."""
 
@@ -209,9 +198,8 @@ def test_a_source_that_cannot_be_converted_is_refused(drawn, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["dictionary_learning/relu", "overcomplete/top_k", "prisma/relu", "saelens/standard", "saev/relu",
-     "sparsify/many/layers.9", "visaebench/batch_top_k"],
-)  # fmt: skip
+    ["dictionary_learning/relu", "saelens/standard", "saev/relu"],
+)
 def test_a_truncated_file_is_damaged(name, changed):
     folder = changed(name)
     (weights,) = (file for file in folder.iterdir() if file.suffix in (".pt", ".safetensors"))

@@ -240,7 +240,6 @@ def test_of_several_one_has_to_be_named(golden_file, tmp_path):
         ({"scaling_factor": float("inf")}, "scaling_factor of .* inf"),
         ({"std": torch.ones(D)}, "also has std"),
         ({"model": torch.ones(D, N)}, "Tensor"),
-        ({"model": {}}, "dict"),
     ],
 )
 def test_statistics_that_do_not_fit_are_refused(change, message, tmp_path):
@@ -253,10 +252,7 @@ def test_statistics_that_do_not_fit_are_refused(change, message, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"output_bias": torch.zeros(D)}, "also has output_bias"),
-        ({"encoder": torch.ones(D)}, r"encoder of .*\(6,\)"),
         ({"encoder": torch.ones(N, D), "decoder": torch.ones(D, N)}, r"pre_bias of .*\(6,\).*\(20,\)"),
-        ({"encoder": torch.ones(D, N, dtype=torch.complex64)}, "encoder of .*complex64.*floating-point"),
         ({"encoder": torch.full((D, N), 1e300, dtype=torch.float64)}, "encoder of .*float32.*NaN or infinite"),
         ({"dead_activations.log_threshold": torch.ones(N)}, r"is not its activation\.log_threshold"),
     ],

@@ -102,14 +102,11 @@ def test_the_hook_point_has_to_be_given():
 @pytest.mark.parametrize(
     ("name", "tensors", "message"),
     [
-        ("archetypal_plain", {"class": ["TopKSAE"]}, r"class of .*\['TopKSAE'\].*text"),
         ("top_k_archetypal", {"dictionary.W": torch.full((24, 40), 0.1)}, r"dictionary\.W of .*sum 1"),
         ("top_k", {"dictionary._weights": torch.full((24, 9), 1 / 3)}, r"encoder.*\(24, 8\).*\(24, 9\)"),
-        ("top_k", {"something": torch.ones(1)}, "also has something"),
         ("top_k", {"encoder.weight": torch.ones(24, 8)}, r"both encoder\.weight and encoder\.final_block\.0\.weight"),
         ("top_k", {"dictionary.W": torch.ones(24, 8)}, r"both dictionary\._weights and dictionary\.W"),
         ("top_k", {"encoder.tied_to._weights": torch.ones(24, 8)}, r"encoder\.tied_to\._weights"),
-        ("top_k", {"dictionary.multiplier": torch.ones(1)}, r"multiplier of .*\(1,\).*\(\)"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(name, tensors, message, changed):

@@ -53,17 +53,11 @@ def test_an_object_of_vit_prisma_is_refused_with_the_lines_that_make_plain_files
         ({"normalize_activations": "layer_norm"}, {}, "layer_norm.*standardizes"),
         ({"normalize_activations": None}, {}, "layer_norm.*standardizes"),  # their default
         ({"normalize_activations": "constant_norm_rescale"}, {}, "constant_norm_rescale.*same length"),
-        ({"normalize_activations": "other"}, {}, "normalize_activations='other'"),
         ({"architecture": "jumprelu"}, {}, "'jumprelu'.*standard, gated"),
-        ({"architecture": ["gated"]}, {}, r"architecture of .*\['gated'\].*text"),
         ({"is_transcoder": True}, {}, "is_transcoder=True"),
-        ({"is_transcoder": "false"}, {}, "is_transcoder of .*'false'.*true or false"),
         ({"d_out": 12}, {}, "d_out=12"),
         ({"activation_fn_str": "tanh-relu"}, {}, "'tanh-relu'"),
         ({"activation_fn_str": "topk"}, {}, "k of activation_fn_kwargs of .*missing"),
-        ({"activation_fn_str": "topk", "activation_fn_kwargs": ["k"]}, {}, r"\['k'\].*names and values"),
-        ({"d_sae": 48}, {}, r"W_enc of .*\(8, 24\).*\(8, 48\)"),
-        ({}, {"b_dec": torch.zeros(9)}, r"b_dec of .*\(9,\).*\(8,\)"),
         ({}, {"threshold": torch.zeros(24)}, "also has threshold"),
     ],
 )
