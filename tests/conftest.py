@@ -106,7 +106,8 @@ def _load_once(load, loaded, source, *given):
     from hf_msae._utils.built_in import find_built_in
 
     name = find_built_in(source) if isinstance(source, str) and not Path(source).exists() else None
-    if name is None or given != (None, None, None):
+    revision, processor, dtype = given
+    if name is None or revision or processor or dtype not in (None, "float32"):
         return load(source, *given)
     if name not in loaded:
         loaded[name] = load(source, *given)

@@ -204,26 +204,10 @@ def test_an_error_while_registering_is_not_swallowed(monkeypatch):
 
 
 def test_public_names():
-    assert set(dir(hf_msae)) == {
-        "ConceptIndex",
-        "ConceptTable",
-        "MSAEConfig",
-        "MSAEModel",
-        "MSAEOutput",
-        "MSAETrainer",
-        "MSAETrainerCallback",
-        "MSAETrainingArguments",
-        "VisionTextMSAE",
-        "Vocabulary",
-        "__version__",
-        "bias_report",
-        "convert_checkpoint",
-        "evaluate_msae",
-        "list_released",
-        "load_embeddings",
-        "name_latents",
-        "write_report",
-    }
+    classes = "ConceptIndex ConceptTable MSAEConfig MSAEModel MSAEOutput MSAETrainer MSAETrainerCallback"
+    classes += " MSAETrainingArguments VisionTextMSAE Vocabulary"
+    functions = "bias_report convert_checkpoint evaluate_msae list_released load_embeddings name_latents write_report"
+    assert set(dir(hf_msae)) == {*classes.split(), *functions.split(), "__version__"}
     for name in hf_msae.__all__:
         assert getattr(hf_msae, name) is getattr(hf_msae, name)
     assert hf_msae.MSAEModel is MSAEModel

@@ -10,7 +10,7 @@ import torch
 
 from hf_msae import VisionTextMSAE
 from hf_msae.backbones import Backbone
-from hf_msae.concepts import ConceptTable, explain_embedding
+from hf_msae.concepts import explain_embedding
 from hf_msae.concepts.editing import LatentEdit
 from tests.tiny_backbones import pictures
 from tests.vision_text_models import TEXTS, N, an_msae, table
@@ -104,18 +104,6 @@ def test_messages_count_items_through_all_batches(clip, tmp_path):
     for function in (clip.text_embeds, clip.text_latents):
         with pytest.raises(TypeError, match=r"text 4 .*7"):
             function(["red"] * 4 + [7], batch_size=3)
-
-
-def test_of_several_concept_tables_the_one_with_the_most_validated_names_is_used(folders, backbones, tmp_path):
-    msae = an_msae(backbones["CLIPModel"], base_model_name_or_path=str(folders["CLIPModel"]))
-    msae.save_pretrained(tmp_path)
-    for name, q_value in (("places", 0.9), ("words", 0.01)):
-        names = table(*([name] * N))
-        ConceptTable(names.frame.assign(q_value=q_value)).save(tmp_path / "concepts" / f"{name}.parquet")
-    (tmp_path / "concepts" / "damaged.parquet").write_bytes(b"x")
-    with pytest.warns(UserWarning, match=r"words\.parquet is used.*damaged\.parquet, places\.parquet.*--concepts"):
-        model = VisionTextMSAE.from_pretrained(tmp_path)
-    assert set(model.concepts.frame["name"]) == {"words"}
 
 
 def test_a_folder_is_the_same_by_any_path(folders, backbones, monkeypatch):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.cli.convert import main
-from hf_msae.hub.converters import FORMATS, convert_checkpoint
+from hf_msae.hub.converters import convert_checkpoint
 
 SAELENS = Path(__file__).parents[1] / "hub" / "converters" / "foreign" / "saelens"
 
@@ -77,14 +77,6 @@ def test_flags_are_fields_of_the_config(tmp_path):
             "reverse")  # fmt: skip
     assert MSAEConfig.from_pretrained(tmp_path).nesting_weights == "reverse"
     assert json.loads((tmp_path / "conversion.json").read_text())["source"] == "standard"
-
-
-def test_a_scale_that_is_not_stored_is_a_flag(tmp_path):
-    arguments = [SAELENS / "scaled_by_0.25", "--output", tmp_path / "out"]
-    refuse("input_scale", *arguments)
-    assert not (tmp_path / "out").exists()
-    convert(*arguments, "--input_scale", "0.25")
-    assert MSAEModel.from_pretrained(tmp_path / "out").input_scale == 0.25
 
 
 def test_statistics_that_are_not_stored_are_flags(tmp_path):
@@ -150,14 +142,6 @@ def test_flags_that_an_export_does_not_take_are_refused(tmp_path, msae):
     refuse("--soft_cap", *arguments, "--soft_cap", "3")
     refuse("--format", *arguments, "--format", "saelens")
     refuse("none", tmp_path / "none", "--output", tmp_path / "out", "--to", "saelens")
-
-
-def test_help_shows_every_flag(capsys):
-    with pytest.raises(SystemExit):
-        convert("--help")
-    printed = capsys.readouterr().out
-    for expected in ("WolodjaZ/MSAE", "--nesting_ks", "--to", "--input_scale", *FORMATS):
-        assert expected in printed
 
 
 @pytest.mark.parametrize("before", [False, True])

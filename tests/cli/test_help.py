@@ -71,14 +71,3 @@ def test_commands_that_open_the_same_have_the_same_flags(shown):
     assert {
         command for command, found in flags.items() if ("--backbone" in found) != ("--allow_other_backbone" in found)
     } == free
-
-
-def test_one_word_for_one_thing(shown):
-    texts = {command: text.lower() for command, (text, _) in shown.items()}
-    found = {
-        (command, word)
-        for command, text in texts.items()
-        for word in ("data set", "unset:", "unset,", "default:")
-        if word in text
-    }
-    assert not found

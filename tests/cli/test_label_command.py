@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from datasets import Dataset
 from PIL import Image
@@ -31,12 +30,12 @@ COMMON = ["--control", "scenes:test:40:5", "--imager", "scenes", "--iterations",
 
 
 def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
-    arguments = ["scenes-image", "--latents", "417", *COMMON, "--vocabulary", str(words), "--figures", "1"]
+    arguments = ["scenes-image", "--latents", "3", "417", *COMMON, "--vocabulary", str(words), "--figures", "1"]
     label.main([*arguments, "--output", str(tmp_path / "out")])
     found = NeuronLabels.load(tmp_path / "out" / "labels.json")
     printed = capsys.readouterr().out
     (one,) = found.labels
-    assert one.latent == 417 and one.verdict() in printed
+    assert one.latent == 3 and one.verdict() in printed and list(found.problems) == ["latent 417"]  # it is dead
     checks = LabelChecks.load(tmp_path / "out" / "checks.json")
     assert checks.verdict() in printed and checks.labels["num_images"].tolist() == [20]
     assert "No language model was asked" in printed
@@ -121,15 +120,6 @@ def test_what_is_wrong_is_named(wrong, named, words, tmp_path, capsys):
         label.main(["scenes-image", *COMMON, "--vocabulary", str(words), "--output", str(tmp_path / "out"), *wrong])
     assert ended.value.code not in (0, None)
     assert named in capsys.readouterr().err
-
-
-def test_labels_are_columns_of_their_own(tmp_path):
-    table = ConceptTable.from_columns(["red", None], [0.5, 0.1], ["blue", None], [0.4, 0.0])
-    assert "line_label" not in table.frame
-    frame = NeuronLabels((), {}).add_to(table).frame
-    assert frame["name"].iloc[0] == "red" and frame["line_label"].isna().all()
-    ConceptTable(frame).save(tmp_path / "names.parquet")
-    assert pd.isna(ConceptTable.load(tmp_path / "names.parquet").frame["line_score"]).all()
 
 
 def tables(folder, **names):
@@ -252,11 +242,3 @@ def test_labels_that_were_found_before_a_service_failed_are_written(failing_run,
     assert "no credit" in printed.err and found.verdict() in printed.out
     table = ConceptTable.load(tmp_path / "out" / "concepts.parquet")
     assert table[3]["line_label"].tolist() == [found.label] == ["red"]
-
-
-def test_searches_that_a_budget_ended_are_counted(capsys):
-    about = {"neuron": "latent 3", "label": None, "confirmed": False, "is_polysemantic": False}
-    labels = [SimpleNamespace(verdict=str, stopped=reason, **about) for reason in ("", "40 images", "40 images")]
-    spent = asdict(Spent(images=40)) | {"seconds": 1}
-    label._print(NeuronLabels(tuple(labels), spent), None, SimpleNamespace(is_language_model=True))
-    assert "2 of 3 searches ended early" in (printed := capsys.readouterr().out) and "40 images" in printed

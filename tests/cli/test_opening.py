@@ -13,7 +13,6 @@ from transformers.utils import logging as transformers_logging
 
 from hf_msae._utils.images import to_rgb
 from hf_msae._utils.quiet import hide_library_lines
-from hf_msae.cli.bias import BiasArguments
 from hf_msae.cli.evaluate import main as evaluate_main
 from hf_msae.cli.explain import ExplainArguments
 from hf_msae.cli.explain import main as explain
@@ -28,7 +27,6 @@ from hf_msae.cli.opening import (
     strongest_rows,
     weighted_concepts,
 )
-from hf_msae.cli.search import SearchArguments
 from hf_msae.cli.search import main as search
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
@@ -90,11 +88,6 @@ def test_where_no_name_is_validated_commands_say_why_and_how_to_see_pictures(pla
         assert f"--find latent:{latent} " in printed
 
 
-def test_unknown_devices_are_refused(place):
-    with pytest.raises(ValueError, match="'abacus'"):
-        NamedModelArguments(str(place.model), device="abacus").open_msae()
-
-
 def test_embeddings_of_another_width_are_refused(place, tmp_path):
     np.save(tmp_path / "wide.npy", np.ones((5, 7), np.float32))
     with pytest.raises(ValueError, match=r"7 columns.*128"):
@@ -142,12 +135,8 @@ def test_other_pictures_are_refused(place, arguments, named):
     ("kind", "required", "old", "new", "value"),
     [
         (EmbeddingArguments, ["--data", "a"], ["--data_split", "test"], "split", "test"),
-        (NameArguments, ["--vocabulary", "scenes"], ["--data_split", "test"], "split", "test"),
-        (NameArguments, ["--vocabulary", "scenes"], ["--output_file", "a.parquet"], "output", "a.parquet"),
         (NameArguments, ["--vocabulary", "scenes"], ["--no_centre"], "center", False),
         (NameArguments, ["--vocabulary", "scenes"], ["--centre", "no"], "center", False),
-        (BiasArguments, ["--zero_shot", "a", "b"], ["--output_file", "a.json"], "output", "a.json"),
-        (SearchArguments, ["--row", "1"], ["--output_file", "a.json"], "output", "a.json"),
         (ExplainArguments, ["--text", "a"], ["--output_file", "a.json"], "output", "a.json"),
     ],
 )

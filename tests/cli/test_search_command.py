@@ -84,13 +84,12 @@ def test_pictures_are_drawn(search, tmp_path):
     heights = {}
     for name, arguments in (
         ("find", ["--find", "red"]),
-        ("row", ["--row", "4"]),
         ("edit", ["--row", "4", "--edits", "red=0"]),
         ("shared", ["--row", "4", "--shared_with", "7"]),
     ):
         search(*arguments, "--top", "3", "--figure", tmp_path / f"{name}.png")
         heights[name] = Image.open(tmp_path / f"{name}.png").height
-    assert heights["find"] < heights["row"] < heights["edit"] and heights["shared"] == heights["row"]
+    assert heights["find"] < heights["shared"] < heights["edit"]
 
 
 def test_the_index_is_kept_and_found_again(place, tmp_path, monkeypatch, capsys):
@@ -137,7 +136,6 @@ def test_what_is_refused(place, refused, tmp_path, monkeypatch):
         (["--row", "1", "--top", "0"], "top.*0"),
         (["--find", "red", "--figure", tmp_path / "a.png", "--images", "none"], "--figure.*--images"),
     ])  # fmt: skip
-    refused(main, ["--data", "./typo", "--find", "red", *index], [([], "typo")])
 
 
 def test_a_name_of_several_latents_is_listed_once(place, search, tmp_path):

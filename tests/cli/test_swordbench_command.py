@@ -9,7 +9,7 @@ from datasets import Dataset
 from PIL import Image
 
 from hf_msae._utils.argument_parser import MSAEArgumentParser
-from hf_msae.cli.swordbench import SwordBenchArguments, chosen_tasks, main, own_task, shown
+from hf_msae.cli.swordbench import SwordBenchArguments, chosen_tasks, main, own_task
 from hf_msae.steering import METHODS, gaussian_task
 from hf_msae.steering.tasks import TASKS
 from tests.identity_msae import identity_msae
@@ -67,12 +67,6 @@ def test_tasks_take_options():
     assert task.provenance["correlation"] == 0.5 and len(task.features) == 80 and task.provenance["seed"] == 2
     (make,) = chosen_tasks(*parse(["--tasks", "scenes_artifact", "--output", "o", "--hook_point", "vision.layers.1"]))
     assert make.keywords == {"hook_point": "vision.layers.1"}
-
-
-def test_ranks_are_shown_with_their_notes():
-    ranking = pd.DataFrame({"task": ["t", "t"], "rank": [1, 2], "method": ["a", "b"], "missing": ["without c"] * 2})
-    printed = shown(ranking.assign(note=["", "told from a"]))
-    assert "  b: told from a\n  ranks on t are without c" in printed and printed.count("without c") == 1
 
 
 def test_what_is_not_defined_is_no_empty_table(data, tmp_path, capsys):

@@ -5,16 +5,7 @@ import threading
 
 import pytest
 
-from tests.explorer.browsing import (
-    SECONDS,
-    TABS,
-    choose,
-    first_bars,
-    open_tab,
-    shoot,
-    upload,
-    wait_for_other_bars,
-)
+from tests.explorer.browsing import SECONDS, TABS, choose, first_bars, open_tab, shoot, upload, wait_for_other_bars
 
 pytestmark = pytest.mark.slow
 

@@ -65,13 +65,6 @@ def test_the_concept_to_begin_with_is_the_one_whose_name_fits_best(explorer, tab
     assert other != name and silent.strong[:, explorer.latent_of(other)].any()
 
 
-def test_how_many_fit_is_told_and_what_to_do_where_none_does(explorer):
-    assert tab.counted(listing(explorer, "zzz")).startswith("None of 1,024")
-    assert tab.counted(listing(explorer, "star", True)) == "1 of 1,024 latents."
-    assert tab.counted(listing(explorer, "", True)) == "51 of 1,024 latents, with 49 names in all."
-    assert tab.counted(listing(explorer, "latent 417")) == "1 of 1,024 latents."
-
-
 def test_the_list_is_in_the_order_that_was_asked_for(explorer, table):
     names = listing(explorer, validated_only=True, order="name").frame["name"]
     assert names.tolist() == sorted(names)
@@ -116,14 +109,6 @@ def test_the_evidence_is_that_of_the_names_and_of_the_codes(explorer, table):
     assert not {each.row for each in card.top} & {each.row for each in card.middle}
 
 
-def test_evidence_is_told_with_its_numbers(explorer, table):
-    told = tab.html.evidence(evidence(explorer, "star"))
-    assert "passed" in told and "p-value" in told
-    unsure = int(table["latent"][table["q_value"] > 0.5].iloc[0])
-    told = tab.html.evidence(evidence(explorer, f"latent {unsure}"))
-    assert "due to chance" in told and "strong enough" not in told
-
-
 def test_a_label_by_line_is_told_with_what_real_pictures_say_or_why_they_do_not(explorer):
     concepts = explorer.model.concepts
     frame = concepts.frame.assign(line_label="polka <dots>", line_metric="auc", line_confirmed=True)
@@ -141,46 +126,11 @@ def test_a_label_by_line_is_told_with_what_real_pictures_say_or_why_they_do_not(
         assert "0.81 (by chance 0.10), 0.70, 0.60, 0.50" in checked and f"<dd>{shown}</dd>" in checked
 
 
-@pytest.mark.parametrize(
-    ("columns", "reason"),
-    [
-        ({"zero_shot_auroc_low": 0.879}, "below 0.9"),
-        ({"auroc_low": 0.879}, "below 0.9"),
-        ({"zero_shot_auroc_low": 0.95, "agreement": 0.3}, "agreement is below 0.4"),
-    ],
-)
-def test_a_name_that_is_better_than_chance_but_weak_is_told_why(explorer, columns, reason):
-    concepts = explorer.model.concepts
-    frame = concepts.frame.drop(columns=["zero_shot_auroc_low", "auroc_low"], errors="ignore").assign(**columns)
-
-    def told(q):
-        return tab.html.evidence(
-            evidence(with_names(explorer, replace(concepts, frame=frame.assign(q_value=q))), "star")
-        )
-
-    assert "strong enough" in told(0.001) and reason in told(0.001) and "due to chance" not in told(0.001)
-    assert "not tested" in told(np.nan)
-
-
-def test_a_histogram_is_drawn_with_a_key(explorer):
-    drawn = tab.html.histogram(evidence(explorer, "star"), "most")
-    assert "<svg" in drawn and "the dataset says star" in drawn
-
-
 def test_a_latent_of_no_picture_has_names_but_no_pictures(explorer):
     silent = int(np.flatnonzero(~explorer.strong.any(axis=0))[0])
     found = evidence(explorer, f"latent {silent}")
     assert found.card is None and found.names["similarity"] is not None
     assert "<svg" not in tab.html.histogram(found, "most") and "strongest in" not in tab.html.evidence(found)
-
-
-def test_what_was_not_compared_or_has_no_relatives_is_said(explorer):
-    assert not explorer.hierarchy.edges["child"].isin([explorer.latent_of("star")]).any()
-    assert "no parent" in tab.html.place(evidence(explorer, "star"))
-    chosen = {each.latent for each in explorer.concepts.values()}
-    other = next(latent for latent in range(1024) if latent not in chosen)
-    assert not evidence(explorer, f"latent {other}").is_compared
-    assert "not compared" in tab.html.place(evidence(explorer, f"latent {other}"))
 
 
 def test_parents_and_children_are_those_of_the_hierarchy(explorer):
@@ -249,9 +199,3 @@ def test_a_model_without_names_is_listed_by_numbers(explorer):
     shown = evidence(nameless, f"latent {latent}")
     assert shown.names["similarity"] is None and shown.card.count == explorer.strong[:, latent].sum()
     assert "has no name" in tab.html.evidence(shown) and tab.html.histogram(shown, "most")
-
-
-def test_the_key_of_a_latent_leads_back_to_it(explorer):
-    for latent in range(100):
-        assert explorer.latent_of(explorer.key_of(latent)) == latent
-    assert explorer.key_of(explorer.latent_of("star")) == "star"

@@ -13,10 +13,10 @@ from hf_msae._utils.cache import cache_folder
 from hf_msae.cli.demo import ServerArguments
 from hf_msae.cli.extract import main as extract_main
 from hf_msae.concepts import ConceptTable
-from hf_msae.embeddings import EmbeddingWriter, load_embeddings
+from hf_msae.embeddings import EmbeddingWriter
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.components.bars import Bar, bars
-from hf_msae.explorer.sources import _index_folder, open_sources
+from hf_msae.explorer.sources import open_sources
 from hf_msae.hub.reading.opening import concept_files
 from tests.explorer.serving import QUIET_DEMO, serving
 
@@ -26,7 +26,10 @@ def test_settings_come_from_the_environment():
     assert ExplorerSettings().patch_model == "scenes-patches"
     assert ExplorerSettings(model="clipart-image").dataset == "clipart:sample"
     assert ExplorerSettings(model="clipart-image", dataset="clipart:test").dataset == "clipart:test"
-    assert ExplorerSettings().chosen() == {} and ExplorerSettings(embeddings="e").chosen() == {"embeddings": "e"}
+    assert ExplorerSettings().chosen() == {}
+    given = {"edits": "outputs/edits", "swordbench": "outputs/swordbench"}
+    variables = {f"MSAE_{name.upper()}": value for name, value in given.items()}
+    assert ExplorerSettings(**given).chosen() == ExplorerSettings.from_environment(variables).chosen() == given
     found = ExplorerSettings.from_environment({"MSAE_MODEL": "user/msae", "MSAE_MAX_IMAGES": "50", "MSAE_SPLIT": ""})
     assert (found.model, found.max_images, found.split, found.patch_model) == ("user/msae", 50, None, None)
     found = ExplorerSettings.from_environment({"MSAE_VERIFY": "False", "MSAE_ALLOW_OTHER_BACKBONE": "1"})
@@ -150,16 +153,6 @@ def test_a_folder_of_something_else_is_not_replaced_by_an_index(explorer, tmp_pa
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_changed_embeddings_have_another_index(tmp_path):
-    model, path = MSAEModel.from_released("scenes-image"), tmp_path / "e.npy"
-    rows, folders = np.random.default_rng(0).normal(size=(60, 128)).astype(np.float32), set()
-    for change in (0.0, 0.0, 0.5):
-        rows[7] += change
-        np.save(path, rows)
-        folders.add(_index_folder(model, load_embeddings(path)))
-    assert len(folders) == 2
-
-
 def test_pictures_have_to_be_named_unless_the_package_has_some(tmp_path):
     config = {"d_in": 192, "num_latents": 64, "base_model_name_or_path": "hf_msae/clipart-siglip"}
     MSAEModel(MSAEConfig(**config)).save_pretrained(tmp_path / "msae")
@@ -183,9 +176,8 @@ def test_another_table_of_names(tmp_path):
         frame = ConceptTable.load(concept_files("scenes-image")[0]).frame.assign(name=names)
         ConceptTable(frame).save(tmp_path / "msae" / "concepts" / f"{name}.parquet")
     given = {"model": str(tmp_path / "msae"), "dataset": "scenes:test:20:7"}
-    for chosen in ("second", str(tmp_path / "msae" / "concepts" / "second.parquet")):
-        found = Explorer.load(ExplorerSettings(**given, concepts=chosen)).model.concepts
-        assert found.frame["name"][3] == "second 3"
+    found = Explorer.load(ExplorerSettings(**given, concepts="second")).model.concepts
+    assert found.frame["name"][3] == "second 3"
     with pytest.raises(FileNotFoundError, match=r"third.*first, second"):
         Explorer.load(ExplorerSettings(**given, concepts="third"))
 
@@ -255,17 +247,6 @@ def test_a_table_without_pictures_is_refused_with_what_it_has(monkeypatch, tmp_p
         Explorer.load(ExplorerSettings(dataset=str(tmp_path)))
 
 
-def test_embedding_that_takes_long_is_told_with_what_saves_it(monkeypatch, caplog):
-    from hf_msae.explorer import sources as module
-
-    settings = ExplorerSettings(dataset="scenes:test:20:7")
-    Explorer.load(settings)
-    assert "--embeddings" not in caplog.text
-    monkeypatch.setattr(module, "_LONG", 0.0)
-    Explorer.load(settings)
-    assert "hf-msae extract" in caplog.text and "--embeddings (MSAE_EMBEDDINGS)" in caplog.text
-
-
 def test_a_root_path_that_is_none_is_refused_by_name():
     with pytest.raises(ValueError, match=r"root_path.*'concepts'"):
         ServerArguments(root_path="concepts")
@@ -302,28 +283,3 @@ def test_tools_without_their_package_are_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr(page, "find_spec", lambda _: None)
     with pytest.raises(ImportError, match=r"hf_msae\[mcp\]"):
         page.Page().launch(mcp_server=True)
-
-
-def test_what_tools_are_described_by_stands_on_one_line():
-    pytest.importorskip("gradio")
-    from gradio.utils import get_function_description
-
-    from hf_msae.explorer.page import _unwrapped
-
-    def ask(name, other):
-        """What it does,
-        in two lines.
-
-        Args:
-            name: one thing
-                and another: the last.
-            other: short.
-
-        Returns:
-            One, and
-            two.
-        """
-
-    ask.__doc__ = _unwrapped(ask.__doc__)
-    expected = "What it does, in two lines.", {"name": "one thing and another: the last.", "other": "short."}
-    assert get_function_description(ask) == (*expected, ["One, and two."])

@@ -14,7 +14,6 @@ from hf_msae.explorer.edits import check_edits, read_edits
 from hf_msae.explorer.tabs.edits import view
 from hf_msae.explorer.tabs.edits.answer import apply_edit, example
 from hf_msae.explorer.tabs.steer.answer import probabilities
-from hf_msae.hub.publishing.space import space_variables
 from hf_msae.steering import METHODS, gaussian_task
 from tests.explorer.asking import address, ask, upload
 
@@ -132,15 +131,6 @@ def test_an_edit_of_another_space_ends_the_loading_before_pictures_are_embedded(
     monkeypatch.setattr("hf_msae.explorer.sources._embed", lambda *_: pytest.fail("pictures were embedded"))
     with pytest.raises(ValueError, match=r"mine.*backbone is unknown"):
         Explorer.load(ExplorerSettings(dataset="scenes:test:60:7", edits=str(tmp_path)))
-
-
-def test_flags_and_variables_name_edits_and_results_and_spaces_cannot_have_them():
-    given = {"edits": "outputs/edits", "swordbench": "outputs/swordbench"}
-    variables = {f"MSAE_{name.upper()}": value for name, value in given.items()}
-    assert ExplorerSettings(**given).chosen() == ExplorerSettings.from_environment(variables).chosen() == given
-    for name, value in given.items():
-        with pytest.raises(ValueError, match=f"{name}={value}"):
-            space_variables(ExplorerSettings(**{name: value}))
 
 
 def test_programs_can_ask_where_there_are_edits(demo, steered_demo, picture):

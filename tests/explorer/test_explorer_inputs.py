@@ -9,15 +9,7 @@ import pytest
 from PIL import Image
 
 from hf_msae.explorer import inputs
-from hf_msae.explorer.inputs import (
-    MAX_SIDE,
-    VisitorError,
-    read_choice,
-    read_number,
-    read_picture,
-    read_text,
-    read_whole_number,
-)
+from hf_msae.explorer.inputs import MAX_SIDE, VisitorError, read_number, read_picture, read_text
 
 
 def picture(path, mode="RGB", size=(40, 30)):
@@ -108,19 +100,6 @@ def test_numbers_are_finite_and_in_range(bad):
     assert read_number(0, 0, 3, "Strength") == 0 and read_number(3.0, 0, 3, "Strength") == 3
     with pytest.raises(VisitorError, match="Strength"):
         read_number(bad, 0, 3, "Strength")
-
-
-def test_whole_numbers_have_no_fraction():
-    assert read_whole_number(2.0, 0, 3, "Row") == 2
-    with pytest.raises(VisitorError, match="whole number"):
-        read_whole_number(2.5, 0, 3, "Row")
-
-
-@pytest.mark.parametrize("bad", ["c", None, 1, ["a"]])
-def test_a_choice_is_one_of_the_list(bad):
-    assert read_choice("a", ("a", "b"), "letter") == "a"
-    with pytest.raises(VisitorError, match="Choose a letter"):
-        read_choice(bad, ("a", "b"), "letter")
 
 
 def test_only_files_of_the_upload_folder_are_opened(tmp_path, monkeypatch):

@@ -43,7 +43,8 @@ def test_a_path_with_a_line_break_is_not_served(url):
 )
 def test_odd_json_is_the_senders_fault(url, route):
     good = {"data": ["star"], "session_hash": "secret", "fn_index": 0, "event_id": "secret"}
-    odd = [{**good, name: value} for name in good for value in (None, 10**40, -1, "\ud800", [], {"secret": "secret"})]
+    odd = [{**good, name: value} for name in good for value in (None, "\ud800", {"secret": "secret"})]
+    odd += [{**good, "fn_index": value} for value in (10**40, -1, [])]
     bodies = [json.dumps(each).encode() for each in odd]
     bodies += [b"", b"null", b'"secret"', b"{", b"\xff", b'{"data": [NaN]}', b"[" * 9999, b'{"secret": 1}']
     for body in bodies:
@@ -142,7 +143,7 @@ def test_slots_are_given_back(begin, url, monkeypatch):
 
 def test_room_is_made_while_others_write_and_make_room(tmp_path, monkeypatch):
     monkeypatch.setattr(housekeeping, "SPARED", 0)
-    end, errors = time.monotonic() + 1, []
+    end, errors = time.monotonic() + 0.4, []
 
     def write(number):
         while time.monotonic() < end:

@@ -51,14 +51,6 @@ def share(explorer, hits, column):
     return np.mean([explorer.images[row][column] for row in rows(hits)])
 
 
-def test_a_search_by_a_row_finds_the_nearest_others(explorer):
-    found = search(explorer, ROW, row=5)
-    assert rows(found.before) == ranked(explorer, explorer.embeddings[5], 5)[:SHOWN]
-    assert found.before["rank"].tolist() == list(range(1, SHOWN + 1))
-    assert np.allclose(found.before["score"], cosines(explorer, explorer.embeddings[5])[rows(found.before)])
-    assert found.after is None and found.moves is None and not found.changes
-
-
 def test_an_uploaded_picture_of_the_collection_finds_itself(explorer, upload):
     found = search(explorer, PICTURE, picture=upload)
     assert rows(found.before)[0] == 3 and found.before["score"].iloc[0] > 0.999
@@ -74,6 +66,7 @@ def test_ranks_after_an_edit_are_those_of_the_edited_embedding_without_the_row(e
     after = ranked(explorer, edited(explorer, explorer.embeddings[5], found.changes), 5)
     assert rows(found.after) == after[:SHOWN]
     assert rows(found.before) == before[:SHOWN]
+    assert np.allclose(found.before["score"], cosines(explorer, explorer.embeddings[5])[rows(found.before)])
     assert rows(found.moves) == sorted({*before[:SHOWN], *after[:SHOWN]}, key=after.index)
     for hit in found.moves.itertuples():
         assert (hit.rank, hit.rank_before) == (1 + after.index(hit.row), 1 + before.index(hit.row))
@@ -100,21 +93,14 @@ def test_a_strength_of_minus_one_takes_a_concept_out_and_minus_two_turns_it_roun
 
 
 def test_boosting_brings_pictures_with_the_concept_and_muting_drives_them_out(explorer):
-    without = [row for row in range(40) if not explorer.images[row]["star"]][:10]
+    without = [row for row in range(40) if not explorer.images[row]["star"]][:5]
     boosted = [search(explorer, ROW, row=row, wanted={"star": 1.0}) for row in without]
     assert np.mean([share(explorer, each.after, "star") for each in boosted]) > 0.5
     assert np.mean([share(explorer, each.before, "star") for each in boosted]) < 0.3
-    night = [row for row in range(100) if explorer.images[row]["night"]][:10]
+    night = [row for row in range(100) if explorer.images[row]["night"]][:5]
     muted = [search(explorer, ROW, row=row, wanted={"night": -1.0}) for row in night]
     gone = np.mean([share(explorer, each.after, "night") for each in muted])
     assert gone < 0.6 * np.mean([share(explorer, each.before, "night") for each in muted])
-
-
-def test_words_keep_what_was_not_changed(explorer):
-    found = search(explorer, WORDS, words="a blue house", wanted={"blue": -1.0, "red": 1.0})
-    assert share(explorer, found.after, "house") > 0.5
-    assert share(explorer, found.after, "red") > share(explorer, found.before, "red")
-    assert share(explorer, found.after, "blue") < share(explorer, found.before, "blue")
 
 
 def test_taking_out_what_is_not_there_changes_nothing_and_is_said(explorer):
@@ -141,7 +127,7 @@ def test_a_concept_that_no_picture_shows_cannot_be_brought_in(explorer):
 
 
 def test_visitors_at_the_same_time_get_what_they_would_get_alone(explorer):
-    asked = [(row, {"star": strength}) for row in range(6) for strength in (-2.0, 1.0, 3.0)]
+    asked = [(row, {"star": strength}) for row in range(3) for strength in (-2.0, 1.0, 3.0)]
     alone = [search(explorer, ROW, row=row, wanted=wanted) for row, wanted in asked]
     with ThreadPoolExecutor(6) as threads:
         together = list(threads.map(lambda each: search(explorer, ROW, row=each[0], wanted=each[1]), asked))

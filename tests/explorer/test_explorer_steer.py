@@ -162,13 +162,3 @@ def test_both_bars_of_a_label_have_one_scale_and_labels_are_escaped(explorer, st
     for share in (*found.before, *found.after):
         assert f"width:{share:.2%}" in html
     assert f"{found.changes[0].before:.2f} → 0.00" in tab.html.summary(explorer, found)
-
-
-@pytest.mark.parametrize(
-    ("slots", "told"),
-    [((), []), ([("star", MULTIPLY, 0), ("heart", ADD, 1)], ["“heart”"]), ([("star", MULTIPLY, 2)], ["still"])],
-)
-def test_the_most_likely_label_before_and_after_is_said_first(steered, slots, told):
-    verdict = tab.html.probabilities(steered(*slots)).split("</p>")[0]
-    assert "“star”" in verdict and ("After" in verdict) == bool(slots)
-    assert all(word in verdict for word in told)

@@ -11,8 +11,21 @@ pytest.importorskip("gradio")
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.tabs.swordbench import view
 from hf_msae.explorer.tabs.swordbench.answer import found_on, methods_of, numbers
+from hf_msae.plotting.embedded import Drawing
+from hf_msae.report.sections import steering
+from hf_msae.steering import SwordBenchResult
 from tests.explorer.asking import address, ask
 from tests.explorer.conftest import MARKUP
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figure():
+    """Figures are not drawn, which the tests of the report and of the command do; a source says which it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot", "plot_doses", "plot_injection", "plot_cross"):
+            patch.setattr(SwordBenchResult, name, lambda self, *of, name=name: " ".join((name, *of)))
+        patch.setattr(steering, "drawing", lambda figure, alt: Drawing(f"data:image/svg+xml,{figure}", alt, 100))
+        yield
 
 
 def test_a_task_has_ranks_figures_and_what_is_not_defined(steered, swordbench):
@@ -27,17 +40,14 @@ def test_a_task_has_ranks_figures_and_what_is_not_defined(steered, swordbench):
     assert "exact pairs" not in view.html.page(found_on(steered, "gaussian"))
 
 
-def test_figures_are_drawn_once_and_the_heat_map_is_of_the_method_asked_for(steered):
+def test_figures_are_drawn_once_and_the_heat_map_is_of_the_method_asked_for(steered, swordbench):
     best, other = methods_of(steered, "gaussian")
+    assert [best, other] == swordbench.of_task("gaussian").ranking()["method"].tolist()
     assert found_on(steered, "gaussian") is found_on(steered, "gaussian", best) is found_on(steered, "gaussian", "")
     second = found_on(steered, "gaussian", other)
     (heat, said), (heat_of_best, said_of_best) = second.figures[-1], found_on(steered, "gaussian").figures[-1]
     assert heat.source != heat_of_best.source
     assert other in said and best in said_of_best
-
-
-def test_methods_come_by_rank(steered, swordbench):
-    assert methods_of(steered, "gaussian") == swordbench.of_task("gaussian").ranking()["method"].tolist()
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ NO_NUMBER, NO_CHOICE, NO_CONCEPT = "number", "from the list", "no such concept"
 @pytest.mark.parametrize(
     ("ask", "given", "told"),
     [
-        *((read_granularity, [value], "granularity") for value in (None, 0, 7, "7", 8.5, 10**6, -16, True)),
-        *((read_granularity, [value], "granularity") for value in (float("nan"), "", "many", "ALL", "all ", "-8")),
-        *((read_granularity, [value], "granularity") for value in ("8.0", "١٦", "8" * 1000, ["8"], {"k": 8})),
+        *((read_granularity, [value], "granularity") for value in (None, 7, 8.5, 10**6, True, float("nan"))),
+        *((read_granularity, [value], "granularity") for value in ("all ", "-8", "١٦", "8" * 1000, ["8"])),
         (seeing.alike, ["no such concept"], NO_CONCEPT),
         (lambda explorer: where(explorer, explorer.picture(0), "no such concept"), [], NO_CONCEPT),
         (search, ["magic"], NO_CHOICE),

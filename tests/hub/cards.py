@@ -14,7 +14,9 @@ from hf_msae.training.record import TrainingRecord
 D, N = 16, 64
 
 
-def save_run(folder, data=None, words=("red", "green", "blue"), d=D, record=True, names=True, **settings):
+def save_run(
+    folder, data=None, words=("red", "green", "blue"), d=D, record=True, names=True, measured=True, **settings
+):
     """A folder as a finished run leaves it, with real metrics, record and names."""
     torch.manual_seed(0)
     settings = {"base_model_name_or_path": "google/siglip-tiny", "nesting_ks": [8, N], **settings}
@@ -23,7 +25,8 @@ def save_run(folder, data=None, words=("red", "green", "blue"), d=D, record=True
     model = MSAEModel(MSAEConfig(d_in=d, num_latents=N, **settings)).eval()
     model.save_pretrained(folder)
     data = load_embeddings(torch.randn(200, d)) if data is None else data
-    evaluate_msae(model, data, cknna_batch_size=100, progress=False).save(folder / "metrics.json")
+    if measured:
+        evaluate_msae(model, data, cknna_batch_size=100, progress=False).save(folder / "metrics.json")
     if record:
         arguments = MSAETrainingArguments(output_dir="secret/place", learning_rate=3e-4)
         TrainingRecord.of(arguments, data, data, command="hf-msae train --k 3").save(folder)

@@ -33,16 +33,12 @@ from tests.hub.cards import N, examples, save_run, section, summary
         ({"nesting": "prefix", "random_prefixes": 5}, "drawn anew in each step, 5 at a time", "2503.17547"),
         ({"nesting": "none"}, "nothing nests", None),
         ({"nesting": "none", "activation": "topk", "k": 4}, "At most 4 latents", "2406.04093"),
-        (
-            {"nesting": "none", "activation": "batch_topk", "k": 4},
-            "On average 4 latents",
-            "2412.06410",
-        ),
+        ({"nesting": "none", "activation": "batch_topk", "k": 4}, "On average 4 latents", "2412.06410"),
         ({"nesting": "none", "activation": "jump_relu"}, "learned threshold", "2407.14435"),
     ],
 )
 def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
-    run = save_run(tmp_path / "run", names=False, record=False, **settings)
+    run = save_run(tmp_path / "run", names=False, record=False, measured=False, **settings)
     card = ModelCard(render_model_card(run))
     told = summary(card.content)
     nests = settings.get("nesting") != "none"
@@ -63,7 +59,7 @@ def test_every_family_is_called_what_it_is(tmp_path, settings, words, cites):
     ],
 )
 def test_limits_and_examples_are_those_of_the_hook_point(tmp_path, hook_point, limit, example):
-    text = render_model_card(save_run(tmp_path / "run", hook_point=hook_point))
+    text = render_model_card(save_run(tmp_path / "run", hook_point=hook_point, measured=False))
     assert limit in section(text, "Intended use and limits") and example in examples(text)[0]
 
 
@@ -71,14 +67,14 @@ def test_the_examples_run(tmp_path, monkeypatch):
     """From another directory, with the scenes' backbone by its name and as a folder here and elsewhere."""
     backbone = Backbone.from_pretrained("scenes")
     name = backbone.name_or_path
-    save_run(tmp_path / "pooled", d=128, base_model_name_or_path=name)
+    save_run(tmp_path / "pooled", d=128, base_model_name_or_path=name, measured=False)
     shutil.copytree(BACKBONE_DIR, tmp_path / "elsewhere" / "path" / "to" / "my-siglip")
     shutil.copytree(BACKBONE_DIR, tmp_path / "mine" / "siglip")
     hashes = {key: value for key, value in backbone.provenance().items() if key.endswith("_sha256")}
-    save_run(tmp_path / "mine" / "here", d=128, base_model_name_or_path="siglip", **hashes)
-    save_run(tmp_path / "there", d=128, base_model_name_or_path="/gone/my-siglip")
-    save_run(tmp_path / "many" / "tokens", d=128, base_model_name_or_path=name, hook_point="vision.layers.2")
-    save_run(tmp_path / "texts", d=128, base_model_name_or_path=name, hook_point="text_embeds")
+    save_run(tmp_path / "mine" / "here", d=128, base_model_name_or_path="siglip", measured=False, **hashes)
+    save_run(tmp_path / "there", d=128, base_model_name_or_path="/gone/my-siglip", measured=False)
+    for place, hook_point in (("many/tokens", "vision.layers.2"), ("texts", "text_embeds")):
+        save_run(tmp_path / place, d=128, base_model_name_or_path=name, hook_point=hook_point, measured=False)
     monkeypatch.chdir(tmp_path / "mine")  # where the backbone is at the relative path in the config
     cards = [
         render_model_card("here"),

@@ -84,10 +84,7 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
         (lambda metrics: metrics.pop("fvu"), r"metrics\.json .*fvu"),
         (lambda metrics: metrics["by_k"]["4"].update(fvu=float("nan")), r"fvu at k=4 is nan"),
         (lambda metrics: metrics.update(cosine_similarity="high"), r"cosine_similarity is 'high'"),
-        (
-            lambda metrics: metrics["by_k"].update({"4000": metrics["by_k"]["4"]}),
-            r"k=4000.*40 latents",
-        ),
+        (lambda metrics: metrics["by_k"].update({"4000": metrics["by_k"]["4"]}), r"k=4000.*40 latents"),
         (lambda metrics: metrics.update(by_k={}), r"has no levels"),
         (lambda metrics: metrics["by_k"]["4"].update(fvu=-3.0), r"fvu at k=4 is -3\.0"),
         (lambda metrics: metrics["by_k"]["4"].update(cosine_similarity=1.7), r"1\.7.* -1 to 1"),

@@ -68,15 +68,6 @@ def test_an_upload_that_keeps_failing_is_reported_and_the_branch_is_as_it_was(re
     assert_whole(released, run_folder)
 
 
-@pytest.mark.slow
-def test_a_commit_that_keeps_failing_is_reported_and_the_branch_is_as_it_was(released, run_folder):
-    before = files_of(released)
-    released.fail("POST", COMMIT, times=1000, status=500)
-    with pytest.raises(ConnectionError, match=r"500 .*nothing was released, main of tester/msae"):
-        push_to_hub(run_folder, REPO)
-    assert files_of(released) == before and len(requests(released, "POST", COMMIT)) == 3
-
-
 @pytest.mark.parametrize(
     ("fault", "times"),
     [({"lose_answer": True}, 1), ({"response_bytes": 10}, 1000)],

@@ -23,16 +23,16 @@ def test_columns_and_content():
 
 
 def test_a_shorter_data_set_is_a_prefix_and_processes_do_not_matter(monkeypatch):
-    whole = load_scenes("train", 21)
+    whole = load_scenes("train", 11)
     monkeypatch.setattr(loading, "_SHARD", 5)
-    assert load_scenes("train", 21, seed=0, num_proc=2)["caption"][:] == whole["caption"][:]
+    assert load_scenes("train", 11, seed=0, num_proc=2)["caption"][:] == whole["caption"][:]
     assert load_scenes("train", 7)["caption"][:] == whole["caption"][:7]
 
 
 def test_correlations_reach_the_data():
-    data = load_scenes("train", 150, correlations={("beach", "frame"): 1.0})
+    data = load_scenes("train", 80, correlations={("beach", "frame"): 1.0})
     beach, frame = np.array(data["beach"]), np.array(data["frame"])
-    assert beach.sum() > 5 and frame[beach].all() and not frame[~beach].all()
+    assert beach.sum() > 2 and frame[beach].all() and not frame[~beach].all()
 
 
 @pytest.mark.parametrize(

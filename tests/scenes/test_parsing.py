@@ -8,7 +8,7 @@ from hf_msae.scenes.captions import WORDINGS
 from hf_msae.scenes.parsing import _MORE_WORDS, PARSER_VERSION, SceneDescription, parse_scene
 from hf_msae.scenes.world import CONCEPTS, EXTRAS, GROUP_OF, OBJECT_GROUPS, Scene, SceneObject
 
-SCENES = [sample_scene(split, seed, index) for split in ("train", "test") for seed in (0, 7) for index in range(150)]
+SCENES = [sample_scene(split, seed, index) for split in ("train", "test") for seed in (0, 7) for index in range(60)]
 
 
 def described(thing: SceneObject) -> dict[str, str]:
@@ -29,11 +29,11 @@ def test_every_caption_is_read_and_holds():
         assert parse_scene(caption_scene(scene)).holds(scene)
 
 
-@pytest.mark.parametrize("concept", CONCEPTS)
-def test_every_wording_alone_is_its_concept(concept):
-    for wording in (concept, *WORDINGS[concept]):
+def test_every_wording_alone_is_its_concept():
+    meant = [(wording, concept) for concept in CONCEPTS for wording in (concept, *WORDINGS[concept])]
+    for wording, concept in meant:
         found = parse_scene(wording)
-        assert found.concepts == {concept}
+        assert found.concepts == {concept}, wording
         group = GROUP_OF[concept]
         where = found.objects if group in OBJECT_GROUPS else (found.scene,)
         assert where == ({group: concept},)

@@ -30,21 +30,29 @@ def make_embeddings(rows, seed):
 X, QUERIES = make_embeddings(ROWS, 1), torch.from_numpy(make_embeddings(40, 2))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
     return MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[8, N])).eval()
 
 
-@pytest.fixture(autouse=True)
-def small_segments(monkeypatch):
-    monkeypatch.setattr(search, "_SEGMENT_ROWS", SEGMENT)
+@pytest.fixture(scope="module", autouse=True)
+def small_segments():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_SEGMENT_ROWS", SEGMENT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, model):
+    pytest.importorskip("faiss")
+    return ConceptIndex.build(tmp_path_factory.mktemp("built"), model, X, 4, progress=False, approximate=True).folder
 
 
 @pytest.fixture
-def index(tmp_path, model):
-    pytest.importorskip("faiss")
-    return ConceptIndex.build(tmp_path / "index", model, X, 4, progress=False, approximate=True)
+def index(built, tmp_path, model):
+    """One of its own for each test, which may damage it."""
+    return ConceptIndex(shutil.copytree(built, tmp_path / "index"), model, X)
 
 
 def recall(index):
@@ -205,19 +213,8 @@ WAY_OUT = r".*delete .*approximate.*add_approximate"
         (lambda folder: (folder / "segment-00002.faiss").unlink(), r"segment-00002\.faiss" + WAY_OUT),
         (lambda folder: (folder / "approximate.json").write_text('{"width": 32'), r"approximate\.json is damaged"),
         (_change_json(lambda content: content["parts"][0].pop("lengths_sha256")), r"approximate\.json" + WAY_OUT),
-        (_change_json(lambda content: content.update(parts=["x"])), r"approximate\.json" + WAY_OUT),
         (_change_json(lambda content: content.update(parts=3)), r"approximate\.json" + WAY_OUT),
         (_change_json(lambda content: content.update(format_version=2)), "newer hf_msae.*2"),
-    ],
-    ids=[
-        "truncated",
-        "swapped",
-        "missing",
-        "damaged json",
-        "incomplete json",
-        "parts of another kind",
-        "no parts",
-        "newer",
     ],
 )
 def test_what_is_damaged_is_refused(index, model, what, message):
@@ -236,9 +233,6 @@ def test_an_approximate_index_of_other_embeddings_is_refused(index, tmp_path, mo
     for use in (lambda: other.approximate, lambda: other.add_approximate(progress=False)):
         with pytest.raises(ValueError, match="other embeddings" + WAY_OUT):
             use()
-    shutil.rmtree(other.folder / "approximate")
-    other.add_approximate(progress=False)
-    assert recall(other) > 0.95
 
 
 def test_without_faiss_exact_search_works_and_approximate_search_says_what_to_install(tmp_path, model, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,11 +24,18 @@ def model():
     return MSAEModel(MSAEConfig(d_in=D, num_latents=N))
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("built") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_SEGMENT_ROWS", 30)
+        ConceptIndex.build(folder, model, X, K, progress=False)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(search, "_SEGMENT_ROWS", 30)
-    ConceptIndex.build(tmp_path / "index", model, X, K, progress=False)
-    return tmp_path / "index"
+def folder(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "index")
 
 
 @pytest.mark.parametrize(
@@ -94,13 +102,15 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", Segment.NAMES)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_array_is_named(folder, model, name, damage):
-    file = folder / "segment-00001" / f"{name}.npy"
-    file.write_bytes(DAMAGES[damage](np.load(file)))
-    with pytest.raises(ValueError, match=rf"segment-00001/{name}\.npy.*delete index\.json and the segments"):
-        ConceptIndex(folder, model, X)
+def test_a_damaged_array_is_named(folder, model, damage):
+    for name in Segment.NAMES:
+        file = folder / "segment-00001" / f"{name}.npy"
+        whole = file.read_bytes()
+        file.write_bytes(DAMAGES[damage](np.load(file)))
+        with pytest.raises(ValueError, match=rf"segment-00001/{name}\.npy.*delete index\.json and the segments"):
+            ConceptIndex(folder, model, X)
+        file.write_bytes(whole)
 
 
 @pytest.mark.parametrize(

@@ -31,19 +31,20 @@ def make_model(seed=0):
     return model
 
 
-@pytest.fixture(params=["one segment", "segments", "float16", "chosen rows"])
-def index(request, tmp_path, monkeypatch):
-    if request.param == "segments":
-        monkeypatch.setattr(search, "_SEGMENT_ROWS", 70)
-    embeddings = X.numpy()
+@pytest.fixture(scope="module", params=["one segment", "segments", "float16", "chosen rows"])
+def index(request, tmp_path_factory):
+    embeddings, folder = X.numpy(), tmp_path_factory.mktemp("indexes")
     if request.param in ("float16", "chosen rows"):
         dtype = "float16" if request.param == "float16" else "float32"
-        with EmbeddingWriter(tmp_path / "stored", {"image_embeds": D}, dtype=dtype, rows_per_shard=64) as writer:
+        with EmbeddingWriter(folder / "stored", {"image_embeds": D}, dtype=dtype, rows_per_shard=64) as writer:
             writer.write({"image_embeds": X.half().float()})
-        embeddings = load_embeddings(tmp_path / "stored")
+        embeddings = load_embeddings(folder / "stored")
         if request.param == "chosen rows":
             embeddings = load_embeddings(embeddings.dataset.select(range(ROWS - 1, -1, -1)))
-    return ConceptIndex.build(tmp_path / "index", make_model(), embeddings, K, NAMES, batch_size=33, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "segments":
+            patch.setattr(search, "_SEGMENT_ROWS", 70)
+        return ConceptIndex.build(folder / "index", make_model(), embeddings, K, NAMES, batch_size=33, progress=False)
 
 
 def codes_of(index):
@@ -216,13 +217,6 @@ def test_codes_at_hand_are_not_computed_again(tmp_path, monkeypatch):
         pd.testing.assert_frame_equal(index.code(row), expected.code(row))
     with pytest.raises(ValueError, match=f"10 rows.*{ROWS}"):
         ConceptIndex.build(tmp_path / "b", model, X, K, progress=False, codes=codes[:10])
-
-
-def test_old_names_still_work(tmp_path):
-    with pytest.warns(DeprecationWarning, match=r"acts.*embeddings"):
-        index = ConceptIndex.build(tmp_path / "index", make_model(), acts=X, k=K, progress=False)
-    with pytest.warns(DeprecationWarning, match=r"acts.*embeddings"):
-        assert index.acts is index.embeddings
 
 
 def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path):

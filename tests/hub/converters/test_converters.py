@@ -196,10 +196,7 @@ def test_a_source_that_cannot_be_converted_is_refused(drawn, tmp_path):
         convert_checkpoint(tmp_path / "other")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["dictionary_learning/relu", "saelens/standard", "saev/relu"],
-)
+@pytest.mark.parametrize("name", ["dictionary_learning/relu", "saelens/standard", "saev/relu"])
 def test_a_truncated_file_is_damaged(name, changed):
     folder = changed(name)
     (weights,) = (file for file in folder.iterdir() if file.suffix in (".pt", ".safetensors"))

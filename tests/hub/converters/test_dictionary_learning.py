@@ -108,14 +108,6 @@ def test_sae_for_vlm_is_read_from_the_names_of_its_folders(tmp_path, check_outpu
         assert model.config.hook_point == "vision.layers.22"
 
 
-def test_one_of_several_has_to_be_named(tmp_path, check_outputs):
-    for name in ("relu", "gated"):
-        shutil.copytree(FOLDER / name, tmp_path / name)
-    with pytest.raises(ValueError, match=r"2.*subfolder: gated/ae\.pt, relu/ae\.pt"):
-        convert_checkpoint(tmp_path)
-    check_outputs(convert_checkpoint(tmp_path, subfolder="gated/ae.pt"), "dictionary_learning/gated")
-
-
 def test_the_final_state_is_preferred_to_earlier_ones(changed, check_outputs):
     folder = changed("dictionary_learning/top_k")
     (folder / "checkpoints").mkdir()

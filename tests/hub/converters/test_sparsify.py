@@ -44,11 +44,7 @@ def test_what_no_msae_computes_is_refused(name, message):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"signed": True}, "signed=True.*negative"),
-        ({"k": None}, r"k of .*cfg\.json.*missing"),
-    ],
+    ("settings", "message"), [({"signed": True}, "signed=True.*negative"), ({"k": None}, r"k of .*cfg\.json.*missing")]
 )
 def test_settings_that_do_not_fit_are_refused(settings, message, changed):
     with pytest.raises(ValueError, match=message):
