@@ -238,8 +238,8 @@ def test_editing_red_down_makes_red_less_likely_and_nothing_else():
     backbone = Backbone.from_pretrained("scenes")
     colours = ["red", "yellow", "green", "blue", "white"]
     texts = torch.nn.functional.normalize(backbone.text_embeds([f"a {colour} shape" for colour in colours]), dim=-1)
-    scenes = load_scenes("test", 60)
-    red = [i for i in range(60) if scenes[i]["red"] and scenes[i]["one"]]
+    scenes = load_scenes("test", 120)
+    red = [i for i in range(120) if scenes[i]["red"] and scenes[i]["one"]]
     assert len(red) >= 3
     pictures = [scenes[i]["image"] for i in red]
     embeds = backbone.image_embeds([scenes[i]["image"] for i in range(30)])

@@ -18,15 +18,12 @@ def encoded(format):
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG", "JPEG2000"])
-@pytest.mark.parametrize("kind", ["bytes", "path", "file"])
-def test_formats_that_are_read(tmp_path, format, kind):
+def test_formats_that_are_read(tmp_path, format):
     file = tmp_path / "picture"
     file.write_bytes(encoded(format))
-    given = {"bytes": {"bytes": encoded(format), "path": None}, "path": {"bytes": None, "path": str(file)}}.get(
-        kind, file
-    )
-    red, green, _ = to_rgb(given).getpixel((2, 2))
-    assert red > 240 and green < 15
+    for given in ({"bytes": encoded(format), "path": None}, {"bytes": None, "path": str(file)}, file):
+        red, green, _ = to_rgb(given).getpixel((2, 2))
+        assert red > 240 and green < 15
 
 
 @pytest.mark.parametrize("format", ["EPS", "TGA", "PCX", "SGI", "ICNS"])

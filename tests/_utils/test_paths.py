@@ -22,11 +22,11 @@ def outputs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "open_it", [MSAEModel.from_pretrained, load_msae, load_embeddings, open_dataset, convert_checkpoint]
 )
-@pytest.mark.parametrize("name", ["outputs/quikstart", "./outputs/quikstart", "outputs/quikstart/model"])
-def test_the_closest_folder_is_suggested_without_asking_the_hub(open_it, name, monkeypatch):
+def test_the_closest_folder_is_suggested_without_asking_the_hub(open_it, monkeypatch):
     monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the Hub was asked"))
-    with pytest.raises(FileNotFoundError, match=rf"{name}.*outputs/quickstart\?"):
-        open_it(name)
+    for name in ("outputs/quikstart", "./outputs/quikstart", "outputs/quikstart/model"):
+        with pytest.raises(FileNotFoundError, match=rf"{name}.*outputs/quickstart\?"):
+            open_it(name)
 
 
 def test_a_backbone_may_be_on_the_hub_all_the_same():

@@ -323,6 +323,13 @@ def test_latents_are_chosen_by_name(world):
         bias_report(model, embeddings, classifier, concepts=NAMES, indices=["dark"], **few)
 
 
+def test_the_old_name_of_indices_works_for_one_release(world):
+    model, embeddings, classifier, _ = world
+    with pytest.warns(DeprecationWarning, match="indices"):
+        report = bias_report(model, embeddings, classifier, latents=[0, 5], num_samples=200, progress=False)
+    assert set(report.frame["latent"]) == {0, 5}
+
+
 @pytest.mark.parametrize(
     "tensors", [{"weight": torch.tensor(1.0)}, {"weight": torch.zeros(2, 7)}, {"kernel": torch.zeros(2, 8)}]
 )

@@ -31,6 +31,7 @@ COMMON = ["--control", "scenes:test:40:5", "--imager", "scenes", "--iterations",
 
 def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
     arguments = ["scenes-image", "--latents", "3", "417", *COMMON, "--vocabulary", str(words), "--figures", "1"]
+    arguments += ["--images_per_concept", "2"]
     label.main([*arguments, "--output", str(tmp_path / "out")])
     found = NeuronLabels.load(tmp_path / "out" / "labels.json")
     printed = capsys.readouterr().out

@@ -87,7 +87,7 @@ def swordbench(tmp_path_factory):
     """The result of a run with two tasks, of which one has no exact pairs."""
     from hf_msae.steering import METHODS, gaussian_task, run_swordbench
 
-    task = gaussian_task(num_rows=400, width=12, num_concepts=3)
+    task = gaussian_task(num_rows=240, width=12, num_concepts=3)
     without = replace(task, name="no pairs", counterfactuals=None)
     methods = {"mean_difference": METHODS["mean_difference"](), MARKUP: METHODS["lda"]()}
     return run_swordbench([task, without], methods, tmp_path_factory.mktemp("run"), seeds=(0,), progress=False)

@@ -53,6 +53,16 @@ def test_closer_pictures_are_counted_without_the_second_one_itself(explorer, emb
         assert (found.num_closer, found.num_pictures) == (expected, len(explorer.images))
 
 
+def test_the_table_shows_the_rest_and_the_sum(explorer, embeddings):
+    found = match(explorer, embeddings[0], embeddings[1])
+    table = tab.match_table(explorer, tab.numbers(explorer, found))
+    others = len(found.explanation.frame) - tab.SHOWN
+    for row in (f"{others} other concepts", "what all pictures share (bias)", "not explained"):
+        assert f'<tr class="msae-muted"><th scope="row">{row}' in table
+    assert f"{found.explanation.similarity:+.4f}" in table.rpartition("sum")[2]
+    assert "msae-negative" in table  # something speaks against these two
+
+
 def test_sentences_name_only_what_is_validated_and_weighs_something(explorer, embeddings):
     found = match(explorer, embeddings[0], embeddings[3])
     text = tab.in_words(tab.numbers(explorer, found), "these words")

@@ -51,6 +51,14 @@ def share(explorer, hits, column):
     return np.mean([explorer.images[row][column] for row in rows(hits)])
 
 
+def test_a_search_by_a_row_finds_the_nearest_others(explorer):
+    found = search(explorer, ROW, row=5)
+    assert rows(found.before) == ranked(explorer, explorer.embeddings[5], 5)[:SHOWN]
+    assert found.before["rank"].tolist() == list(range(1, SHOWN + 1))
+    assert np.allclose(found.before["score"], cosines(explorer, explorer.embeddings[5])[rows(found.before)])
+    assert found.after is None and found.moves is None and not found.changes
+
+
 def test_an_uploaded_picture_of_the_collection_finds_itself(explorer, upload):
     found = search(explorer, PICTURE, picture=upload)
     assert rows(found.before)[0] == 3 and found.before["score"].iloc[0] > 0.999
@@ -66,7 +74,6 @@ def test_ranks_after_an_edit_are_those_of_the_edited_embedding_without_the_row(e
     after = ranked(explorer, edited(explorer, explorer.embeddings[5], found.changes), 5)
     assert rows(found.after) == after[:SHOWN]
     assert rows(found.before) == before[:SHOWN]
-    assert np.allclose(found.before["score"], cosines(explorer, explorer.embeddings[5])[rows(found.before)])
     assert rows(found.moves) == sorted({*before[:SHOWN], *after[:SHOWN]}, key=after.index)
     for hit in found.moves.itertuples():
         assert (hit.rank, hit.rank_before) == (1 + after.index(hit.row), 1 + before.index(hit.row))

@@ -88,6 +88,18 @@ def test_shares_are_what_their_definition_says_and_add_up_to_one(explorer, embed
     assert concepts["share"].sum() + found.bias + found.not_reconstructed == pytest.approx(1, abs=1e-9)
 
 
+def test_the_tables_show_the_rest_and_mark_the_chosen_level(explorer, embedding):
+    for granularity, which in ((32, "32"), (ALL, "all")):
+        found = see(explorer, embedding, granularity)
+        level = next(each for each in found.levels if each["granularity"] == str(granularity))
+        numbers = tab.numbers(explorer, found)
+        bars, levels = tab.concept_bars(explorer, numbers), tab.html.levels(numbers)
+        assert f"<b>{level['centered_cosine']:.3f}</b>" in bars and "not explained" in bars
+        assert f"{len(found.concepts) - tab.SHOWN} other concepts" in bars
+        chosen = levels.partition('<tr class="msae-chosen" aria-current="true">')[2].split("</tr>")[0]
+        assert levels.count("aria-current") == 1 and f'<th scope="row">{which}' in chosen
+
+
 def test_clients_are_told_what_the_granularity_can_be():
     slider = tab.granularity_slider()
     assert slider.api_info()["anyOf"] == [{"type": "integer"}, {"type": "string"}]

@@ -180,6 +180,13 @@ def test_what_keeps_failing_is_reported_with_its_fate(at_hub, folder):
         push(folder, token=READ_TOKEN)
 
 
+def test_a_pull_request_leaves_the_branch(at_hub, folder):
+    push(folder)
+    pushed = push(rewritten(folder, 7), create_pr=True)
+    assert pushed.url == f"{at_hub.url}/datasets/tester/embeds/discussions/1"
+    assert "data-00002.arrow" in at_hub.repos[KEY].files()
+
+
 def test_a_link_that_leaves_the_folder_is_not_pushed(at_hub, folder, tmp_path):
     (folder / "state.json").rename(tmp_path / "elsewhere.json")
     (folder / "state.json").symlink_to(tmp_path / "elsewhere.json")

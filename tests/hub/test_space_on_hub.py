@@ -138,6 +138,15 @@ def test_what_fails_once_or_loses_its_answer_is_done_once(at_hub, what):
     assert repo.messages[1:] == ["Show concepts"] * 2 and b"user/other" in repo.files()["README.md"]
 
 
+def test_a_hub_that_keeps_failing_leaves_the_space_as_it_was(at_hub):
+    small_push()
+    before, variables = at_hub.repos[KEY].files(), dict(at_hub.repos[KEY].variables)
+    at_hub.fail("POST", "/commit/main", times=99, status=500)
+    with pytest.raises(ConnectionError, match="the Space tester/concepts is as it was"):
+        small_push(ExplorerSettings("user/other", "user/others"))
+    assert at_hub.repos[KEY].files() == before and at_hub.repos[KEY].variables == variables
+
+
 def test_variables_that_cannot_be_set_are_told_with_what_they_have_to_be(at_hub):
     at_hub.fail("POST", "/variables", times=99, status=500)
     with pytest.raises(ConnectionError, match=r"Space tester/concepts .*MSAE_MODEL=user/msae"):

@@ -158,6 +158,12 @@ def test_rows_are_encoded_once(write, monkeypatch):
     assert ROWS <= sum(encoded) < 1.5 * ROWS
 
 
+def test_how_to_make_it_again(write, world):
+    text = write(seed=7).root.one("pre").text
+    for setting in ("num_concepts=0", "seed=7", f"k={K}", str(world.embeddings.source)):
+        assert setting in text
+
+
 def test_a_page_without_pictures_or_sections(write, world):
     page = write(num_concepts=3, num_searches=1, num_explained=1)
     assert not page.pictures and page.root.all("span", of_class="none")

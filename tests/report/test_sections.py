@@ -261,7 +261,7 @@ def test_searches_are_those_of_the_index(page, world, tmp_path, strong):
 
 
 def test_steering_is_shown_with_its_ranks_and_figures(write, tmp_path):
-    task = partial(gaussian_task, num_rows=400, width=12, num_concepts=2)
+    task = partial(gaussian_task, num_rows=240, width=12, num_concepts=2)
     result = run_swordbench([task], ["mean_difference", "lda"], tmp_path, seeds=(0, 1), progress=False)
     result = SwordBenchResult.load(tmp_path / "results.json")
     section = write(steering=result).section("steering")

@@ -43,12 +43,12 @@ def test_extras_can_be_seen(extra):
     assert np.abs(render_array(replace(PLAIN, **{extra: True})).astype(float) - render_array(PLAIN)).mean() > 0.5
 
 
-@pytest.mark.parametrize("colour", COLOURS)
-def test_a_large_solid_object_has_its_colour_in_the_middle(colour):
-    scene = replace(PLAIN, objects=(replace(PLAIN.objects[0], colour=colour),))
-    patch = render_array(scene)[44:52, 44:52].reshape(-1, 3).mean(0)
-    distances = {name: np.abs(patch - np.asarray(rgb)).sum() for name, rgb in RGB.items()}
-    assert min(distances, key=distances.get) == colour
+def test_a_large_solid_object_has_its_colour_in_the_middle():
+    for colour in COLOURS:
+        scene = replace(PLAIN, objects=(replace(PLAIN.objects[0], colour=colour),))
+        patch = render_array(scene)[44:52, 44:52].reshape(-1, 3).mean(0)
+        distances = {name: np.abs(patch - np.asarray(rgb)).sum() for name, rgb in RGB.items()}
+        assert min(distances, key=distances.get) == colour
 
 
 def test_every_shape_is_drawn_within_the_picture():

@@ -219,6 +219,13 @@ def test_codes_at_hand_are_not_computed_again(tmp_path, monkeypatch):
         ConceptIndex.build(tmp_path / "b", model, X, K, progress=False, codes=codes[:10])
 
 
+def test_old_names_still_work(tmp_path):
+    with pytest.warns(DeprecationWarning, match=r"acts.*embeddings"):
+        index = ConceptIndex.build(tmp_path / "index", make_model(), acts=X, k=K, progress=False)
+    with pytest.warns(DeprecationWarning, match=r"acts.*embeddings"):
+        assert index.acts is index.embeddings
+
+
 def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path):
     mine = tmp_path / "segment-00000" / "thesis.txt"
     mine.parent.mkdir()

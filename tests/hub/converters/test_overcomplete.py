@@ -94,6 +94,11 @@ def test_what_becomes_of_an_archetypal_dictionary_is_noted():
     assert any("archetypal" in note for note in read_checkpoint(FOLDER / "top_k_archetypal" / "sae.pt", **GIVEN).notes)
 
 
+def test_the_hook_point_has_to_be_given():
+    with pytest.raises(ValueError, match="hook_point="):
+        read_checkpoint(FOLDER / "top_k" / "sae.pt", k=4)
+
+
 @pytest.mark.parametrize(
     ("name", "tensors", "message"),
     [
