@@ -162,9 +162,7 @@ def _mode_to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or (image.mode == "I" and not _fits_16_bits(image)):
-        raise ValueError(
-            f"{name} has 32-bit values (mode {image.mode}) of unknown scale; convert it to 8 bits per channel first"
-        )
+        raise ValueError(f"{name} has 32-bit values (mode {image.mode}) of unknown scale; convert it to 8 bits first")
     if image.mode.startswith("I"):
         return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
     if image.mode == "La":  # premultiplied; Pillow only converts it back to LA

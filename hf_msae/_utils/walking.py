@@ -18,7 +18,5 @@ def files_below(folder: Path, what: str) -> list[Path]:
         below[:] = (each for each in below if not each.startswith("."))
         found += (Path(place, file) for file in files if os.path.isfile(os.path.join(place, file)))
         if len(found) > MOST_FILES:
-            raise ValueError(
-                f"{folder} holds more than {MOST_FILES} files: name the file of {what}, or a folder of its own"
-            )
+            raise ValueError(f"{folder} holds more than {MOST_FILES} files: name the file of {what}, or its folder")
     return sorted(found)

@@ -74,9 +74,7 @@ class BiasArguments(ProbeArguments):
         if sum(map(bool, (self.target, self.zero_shot, self.classifier))) != 1:
             raise ValueError("name a classifier with one of --target, --zero_shot and --classifier")
         if bool(self.target) != bool(self.train_data):
-            raise ValueError(
-                "give both --target and --train_data or neither: the probe of --target is trained on --train_data"
-            )
+            raise ValueError("give both --target and --train_data, on which its probe is trained, or neither")
         if len(self.zero_shot) == 1:
             raise ValueError("--zero_shot needs at least two texts: the class to explain, and the alternatives")
         if self.zero_shot and self.positive is not None:

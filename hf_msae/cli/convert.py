@@ -181,9 +181,7 @@ def check_output(output: Path, kind: str, overwrite: bool) -> None:
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not overwrite:
-        raise ValueError(
-            f"{output} has files in it: choose another folder, or pass --overwrite to replace those of a conversion"
-        )
+        raise ValueError(f"{output} has files in it: choose another folder, or replace them with --overwrite")
     if left := sorted(file.name for pattern in _OF_ANOTHER_MODEL[kind] for file in output.glob(pattern)):
         raise ValueError(
             f"{output} has {', '.join(left)} of another model, which would be taken for the new one's: move them "

@@ -89,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             from ..explorer.app import build_demo, launch_options
             from ..explorer.page import check_mcp
         except ModuleNotFoundError as error:
-            raise ImportError(
-                f"the explorer needs gradio, but {error.name} is not installed: pip install 'hf_msae[space]'"
-            ) from error
+            raise ImportError(f"the explorer needs {error.name}: pip install 'hf_msae[space]'") from error
         from ..explorer import Explorer
 
         if args.mcp_server:

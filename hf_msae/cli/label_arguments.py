@@ -99,16 +99,12 @@ class LabelArguments:
             raise ValueError("budget_cost needs a price: --price_input, --price_output or --price_image")
         kind, _, name = self.proposer.partition(":")
         if kind not in _PROPOSERS or bool(name) == (kind == "vocabulary"):
-            raise ValueError(
-                f"proposer must be vocabulary, transformers:MODEL or inference:MODEL, got {self.proposer}"
-            )
+            raise ValueError(f"proposer is vocabulary, transformers:MODEL or inference:MODEL, got {self.proposer}")
         if kind == "vocabulary" and self.vocabulary is None:
             raise ValueError("the proposer 'vocabulary' needs words from --vocabulary")
         kind, _, name = self.imager.partition(":")
         if kind not in _IMAGERS or bool(name) == (kind in ("scenes", "retrieval")):
-            raise ValueError(
-                f"imager must be scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}"
-            )
+            raise ValueError(f"imager is scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}")
         if self.base_url is not None and self.proposer.startswith("inference:") == (kind == "inference"):
             raise ValueError("base_url needs the proposer or the imager, and not both, to be inference:MODEL")
         if self.style is not None and kind not in ("diffusers", "inference"):

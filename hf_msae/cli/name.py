@@ -139,9 +139,7 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
         dataset = open_dataset(args.vocabulary, args.vocabulary_split)
         found = Vocabulary.from_dataset(dataset, args.vocabulary_column, templates, args.max_words)
     else:
-        raise FileNotFoundError(
-            f"there is no vocabulary file {args.vocabulary}; for a dataset, give --vocabulary_column"
-        )
+        raise FileNotFoundError(f"there is no file {args.vocabulary}; for a dataset, give --vocabulary_column")
     if args.words_by_frequency:
         found.order = "frequency"
     if args.min_letters or args.drop_stop_words or args.sensitive_words:

@@ -66,9 +66,7 @@ class ModelArguments:
         msae = load_msae(self.model, self.revision, self.subfolder).eval().to(device)
         concepts = concepts if is_folder else self.names()
         if concepts is not None and len(concepts) != msae.config.num_latents:
-            raise ValueError(
-                f"there are names of {len(concepts)} latents, but {self.model} has {msae.config.num_latents}"
-            )
+            raise ValueError(f"{len(concepts)} latents have names, but {self.model} has {msae.config.num_latents}")
         return msae, concepts
 
     def add_backbone(self, msae: MSAEModel, concepts: ConceptTable | None) -> VisionTextMSAE:
@@ -153,9 +151,7 @@ class ProbeArguments:
             try:
                 self.regularization = float(self.regularization)
             except ValueError:
-                raise ValueError(
-                    f"regularization must be a positive number or cv, got {self.regularization!r}"
-                ) from None
+                raise ValueError(f"regularization must be positive or cv, got {self.regularization!r}") from None
 
     def load_train_data(self, msae: MSAEModel, data: EmbeddingArguments) -> EmbeddingDataset:
         """Open the embeddings to train probes on as the data are opened."""

@@ -57,9 +57,7 @@ class ReportArguments(ImageArguments, ProbeArguments):
         super().__post_init__()
         check_least(self, k=1, num_concepts=0, images_per_concept=0, num_searches=0, num_explained=0)
         if bool(self.bias_targets) != bool(self.train_data):
-            raise ValueError(
-                "give both --bias_targets and --train_data or neither: the probes are trained on --train_data"
-            )
+            raise ValueError("give both --bias_targets and --train_data, for the probes, or neither")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

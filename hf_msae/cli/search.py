@@ -116,9 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if row is not None and not 0 <= row < len(embeddings):
                 raise ValueError(f"there is no row {row}: {embeddings.source} has rows 0 to {len(embeddings) - 1}")
         if args.row is None and not wanted and ".layers." in msae.config.hook_point:
-            raise ValueError(
-                f"the MSAE is of the tokens of {msae.config.hook_point}: search with --row or --find instead"
-            )
+            raise ValueError(f"the MSAE is of tokens of {msae.config.hook_point}: search with --row or --find instead")
         images = args.open_images(embeddings) if args.figure is not None else None
         if args.figure is not None and images is None:
             raise ValueError(f"--figure needs the pictures of {embeddings.source}: name them with --images")

@@ -69,10 +69,7 @@ def name_by_activations(
     words = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     embeddings = open_embeddings(msae, embeddings)
     if not 2 <= num_samples <= len(embeddings):
-        raise ValueError(
-            f"num_samples must be between 2 and {len(embeddings)}, the samples of {embeddings.source}; "
-            f"got {num_samples}"
-        )
+        raise ValueError(f"num_samples must be from 2 to {len(embeddings)}, the number of samples; got {num_samples}")
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
     mean = embeddings.statistics(progress=progress).mean.float() if center else 0.0

@@ -124,9 +124,7 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
         latent = None if named else number_of(key)
         if latent is None:
             if concepts is None:
-                raise ValueError(
-                    f"{key!r} is a name, but the latents of this model have no names: use numbers, such as latent:3"
-                )
+                raise ValueError(f"{key!r} is a name, but these latents have none: use numbers, as latent:3")
             latent = concepts.latent_of(key)
     else:
         try:

@@ -163,9 +163,7 @@ def check_options(
     if null_samples < 1:
         raise ValueError(f"null_samples must be positive, got {null_samples}")
     if center and len(vocabulary) < 3:
-        raise ValueError(
-            f"centering needs at least 3 words, got {len(vocabulary)}; pass center=False (for a command, --no_center)"
-        )
+        raise ValueError(f"centering needs at least 3 words, got {len(vocabulary)}; or center=False (--no_center)")
 
 
 def _with_picture_names(

@@ -262,10 +262,7 @@ def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_
     """Check the embeddings of a vocabulary, and return them as float32."""
     embeds = as_tensor(vocabulary_embeds).float()
     if embeds.ndim != 2 or len(embeds) != len(vocabulary):
-        raise ValueError(
-            f"vocabulary_embeds has shape {tuple(embeds.shape)}; expected one row for each of the "
-            f"{len(vocabulary)} words"
-        )
+        raise ValueError(f"vocabulary_embeds has shape {tuple(embeds.shape)}, but there are {len(vocabulary)} words")
     config = msae.config
     if embeds.shape[1] != config.d_in:
         raise ValueError(

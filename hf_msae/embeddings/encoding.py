@@ -65,9 +65,7 @@ def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[in
             largest = float(np.abs(values[bad]).max())
             advice = ': use dtype="float32"' if dtype == "float16" else ""
             raise ValueError(f"row {rows[bad]} of {name} holds {largest:g}, too large for {dtype}{advice}")
-        raise ValueError(
-            f"row {rows[bad]} of {name} holds NaN or infinity; check the backbone's input and dtype there"
-        )
+        raise ValueError(f"row {rows[bad]} of {name} holds NaN or infinity; check the backbone's input there")
     return stored
 
 

@@ -84,9 +84,7 @@ class EmbeddingMetadata:
                     raise ValueError(f"num_rows is {num_rows}, but the shards have {found.num_rows} rows")
                 return found
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is damaged ({type(error).__name__}: {error}); extract the embeddings again"
-            ) from error
+            raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): extract again") from error
         raise ValueError(
             f"{path} has format_version {version}, but this hf_msae reads versions up to {FORMAT_VERSION}: "
             "install a newer hf_msae"
@@ -116,9 +114,7 @@ def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"metadata must be JSON serialisable (str, int, float, bool, None, list, dict): {error}"
-        ) from error
+        raise TypeError(f"metadata must be JSON serializable (str, int, float, bool, list, dict): {error}") from error
 
 
 def check_settings(

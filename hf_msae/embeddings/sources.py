@@ -163,7 +163,7 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
                 feature = feature.feature if name in metadata.token_columns else feature
                 if getattr(feature, "length", None) != width:
                     raise ValueError(
-                        f"{folder / METADATA_FILE} lists a column {name} of width {width}, which the data lacks"
+                        f"{folder / METADATA_FILE} lists a column {name} of width {width} not in the data"
                     )
             if verify:
                 check_shards(folder, metadata)

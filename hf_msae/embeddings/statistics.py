@@ -39,9 +39,7 @@ class EmbeddingStatistics:
         """
         # An exact test: sums of equal float32 values are exact in float64, so equal rows have distance 0.
         if moments.sum_squared_distance == 0.0:
-            raise ValueError(
-                f"all {moments.num_samples} embeddings of {source} are equal: there is no variance to explain"
-            )
+            raise ValueError(f"all {moments.num_samples} embeddings of {source} are equal: they have no variance")
         return cls(moments.mean, moments.sum_squared_deviations / moments.num_samples, moments.num_samples)
 
     @property

@@ -35,6 +35,4 @@ def check_edits(edits: Mapping[str, Edit], backbone: Backbone) -> None:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         if (hook_point := edit.provenance["hook_point"]) != "image_embeds":
-            raise ValueError(
-                f"{name}: this edit ({edit.method}) was fitted to {hook_point}, but the explorer edits image_embeds"
-            )
+            raise ValueError(f"{name} ({edit.method}) was fitted to {hook_point}, but the explorer edits image_embeds")

@@ -41,9 +41,7 @@ def read_picture(path: str | os.PathLike | None) -> Image.Image:
             with Image.open(path, formats=readable_formats()) as picture:
                 most = MAX_PIXELS if picture.format == "JPEG" else min(MAX_PIXELS, MAX_DECODED_PIXELS)
                 if picture.width * picture.height > most:
-                    raise VisitorError(
-                        f"The picture has more than {_million(most)} pixels: make it smaller, or a JPEG."
-                    )
+                    raise VisitorError(f"The picture has more than {_million(most)} pixels: shrink it, or use JPEG.")
                 if picture.mode in ("F", "I"):
                     raise VisitorError("The picture has 32-bit values of unknown scale: save it with 8 or 16 bits.")
                 picture.draft("RGB", (MAX_SIDE, MAX_SIDE))  # a JPEG is decoded no larger than needed

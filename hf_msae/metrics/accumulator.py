@@ -104,6 +104,4 @@ def refuse_zero(denominators: torch.Tensor, problem: str, metric: str, first_row
     """Raise ValueError, naming the row, if an entry of `denominators` (B,) is zero."""
     zero = (denominators == 0).nonzero()
     if len(zero):
-        raise ValueError(
-            f"{metric} is undefined: row {first_row + int(zero[0])} {problem}; leave such rows out of the evaluation"
-        )
+        raise ValueError(f"{metric} is undefined: row {first_row + int(zero[0])} {problem}; leave it out")

@@ -144,10 +144,7 @@ class CknnaAccumulator(SumAccumulator):
 
     def _take_rest(self, rest: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         if self._rest and rest:
-            raise ValueError(
-                f"several parts end within a CKNNA batch of {self.batch_size}: split the data at multiples of that "
-                f"size"
-            )
+            raise ValueError(f"several parts end within a CKNNA batch: split at multiples of {self.batch_size}")
         self._rest = self._rest or list(rest)
 
     def compute(self) -> dict[str, float | int | None]:

@@ -249,9 +249,7 @@ def number_labels(
         numbers = labels.astype(np.int64)
         names = tuple(map(str, range(int(numbers.max(initial=-1)) + 1) if classes is None else classes))
         if numbers.min(initial=0) < -1 or numbers.max(initial=-1) >= len(names):
-            raise ValueError(
-                f"labels range from {numbers.min()} to {numbers.max()}, but there are {len(names)} classes"
-            )
+            raise ValueError(f"labels are {numbers.min()} to {numbers.max()}, but there are {len(names)} classes")
         return numbers, names
     present = {str(label) for label in labels if label is not None}
     names = tuple(map(str, sorted(present) if classes is None else classes))

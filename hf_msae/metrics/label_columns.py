@@ -27,9 +27,7 @@ def column_labels(
         raise ValueError(f"{data.source} is a plain array without columns, so it has no labels {column!r}")
     if column not in data.dataset.column_names:
         others = [name for name in data.dataset.column_names if name != data.column]
-        raise ValueError(
-            f"{data.source} has no column {column!r}; its other columns are {', '.join(others) or 'none'}"
-        )
+        raise ValueError(f"{data.source} has no column {column!r}, only {', '.join(others) or 'the embeddings'}")
     labels, classes = dataset_labels(data.dataset, column, classes, str(data.source))
     return labels[data.dataset_rows()] if data.has_tokens else labels, classes
 

@@ -56,9 +56,7 @@ def choose_levels(
     if not sizes:
         raise ValueError(f"{name} is empty: name at least one level to evaluate, or None for the model's own")
     if outside := [size for size in sizes if not 1 <= size <= config.num_latents]:
-        raise ValueError(
-            f"{letter} must be between 1 and num_latents={config.num_latents}, got {outside[0]} in {name}"
-        )
+        raise ValueError(f"{letter} must be from 1 to num_latents={config.num_latents}, got {outside[0]} in {name}")
     return sizes, widths is not None
 
 

@@ -20,9 +20,7 @@ class TopK(ActivationFamily):
     def check(self, config: PreTrainedConfig) -> None:
         """Refuse levels that do not end at k."""
         if config.nesting == "topk" and config.nesting_ks[-1] != config.k:
-            raise ValueError(
-                f'with activation="topk" the last of nesting_ks must be k={config.k}, got {config.nesting_ks}'
-            )
+            raise ValueError(f'with activation="topk", nesting_ks must end with k={config.k}, got {config.nesting_ks}')
 
     def largest_level(self, config: PreTrainedConfig) -> int:
         """Return k."""

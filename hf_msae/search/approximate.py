@@ -225,16 +225,11 @@ def _read(folder: Path, name: str, sha256: str | None) -> Any:
     if not (folder / name).is_file():
         raise ValueError(f"{folder / name} is missing: {_way_out(folder)}")
     if sha256_of(folder / name) != sha256:
-        raise ValueError(
-            f"{folder / name} is damaged or belongs to another index (its SHA-256 is not the recorded one): "
-            f"{_way_out(folder)}"
-        )
+        raise ValueError(f"{folder / name} is damaged or of another index (SHA-256 differs): {_way_out(folder)}")
     try:
         return require_faiss().read_index(str(folder / name))
     except RuntimeError as error:  # undamaged, so of a version that this one cannot read
-        raise ValueError(
-            f"{folder / name} cannot be read by faiss {require_faiss().__version__}: {_way_out(folder)}"
-        ) from error
+        raise ValueError(f"faiss {require_faiss().__version__} cannot read {name}: {_way_out(folder)}") from error
 
 
 def _hash_lengths(segment: Segment) -> str:

@@ -72,9 +72,7 @@ def parse_weights(words: list[str]) -> str | list[float]:
     except ValueError:
         if len(words) == 1:
             return words[0]
-        raise ValueError(
-            f"--nesting_weights is {' '.join(words)}: give uniform, reverse, or one number per level"
-        ) from None
+        raise ValueError(f"--nesting_weights is {' '.join(words)}, not uniform, reverse or numbers") from None
 
 
 def build_config(arguments: Any, d_in: int) -> MSAEConfig:

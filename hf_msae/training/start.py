@@ -51,19 +51,13 @@ def check_inputs(
         raise ValueError(f"mixed_precision is {precision}, which is not available on {device}: set it to {other}")
     for data in filter(None, (train_data, eval_data)):
         if data.width != model.config.d_in:
-            raise ValueError(
-                f"embeddings in {data.source} have {data.width} columns, but the model takes {model.config.d_in}"
-            )
+            raise ValueError(f"{data.source} has {data.width} columns, but the model takes {model.config.d_in}")
     if args.eval_strategy != "no" and eval_data is None:
         asking = ("early_stopping_patience", "load_best_model_at_end")
         asking = next((name for name in asking if getattr(args, name)), "eval_strategy")
-        raise ValueError(
-            f"{asking} is {getattr(args, asking)}, but there is no evaluation data: give eval_data (--eval_data)"
-        )
+        raise ValueError(f"{asking} is {getattr(args, asking)}, but there is no eval_data (--eval_data)")
     if args.report_to and not accelerator.log_with:
-        raise ValueError(
-            f"report_to is {args.report_to}, but the accelerator has no trackers: create it with log_with"
-        )
+        raise ValueError(f"report_to is {args.report_to}: create the accelerator with these trackers (log_with)")
     if args.resample_steps and accelerator.is_fsdp2:
         raise ValueError("resample_steps cannot be used with FSDP2, which splits the model: leave it unset")
     if args.torch_compile and accelerator.device.type == "cpu":

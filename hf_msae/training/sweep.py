@@ -69,9 +69,7 @@ def read_sweep(file: str | Path) -> dict[str, dict[str, Any]]:
         return variants
     for name, settings in found.items():
         if not isinstance(settings, dict):
-            raise ValueError(
-                f"{file}: {name} is {settings!r}: write settings ({{num_latents: 4096}}), or lists of values for all"
-            )
+            raise ValueError(f"{file}: {name} is {settings!r}, not settings such as {{num_latents: 4096}}")
         if not re.fullmatch(r"[\w.,=+-]+", str(name)) or str(name).strip(".") == "":
             raise ValueError(f"{file}: {name!r} becomes a folder name: use only letters, digits and . , = + - _")
         _check_names(file, settings)

@@ -152,9 +152,7 @@ def _lock(descriptor: int, folder: Path) -> None:
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise ValueError(
-                    f"another run is writing to {folder}: wait until it ends, or choose another folder"
-                ) from None
+                raise ValueError(f"another run is writing to {folder}: wait, or choose another folder") from None
             time.sleep(0.2)
         except OSError as error:  # the file system has no locks
             logger.info(f"{folder} cannot be locked: {error}")

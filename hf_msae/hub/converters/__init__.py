@@ -120,6 +120,4 @@ def _as_value_errors(name: str, format: str) -> Iterator[None]:
         raise
     except Exception as error:  # of any kind: a reader takes what a stranger's file holds
         first = next(iter(str(error).strip().splitlines()), "")
-        raise ValueError(
-            f"{name} is not a readable checkpoint of format {format}: {type(error).__name__}: {first}"
-        ) from error
+        raise ValueError(f"{name} is no readable file of {format}: {type(error).__name__}: {first}") from error

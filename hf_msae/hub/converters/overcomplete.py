@@ -109,9 +109,7 @@ def _tensors(content: Any, name: str) -> tuple[dict[str, torch.Tensor], dict[str
         if any(key.startswith(f"encoder.{part}.") for key in tensors):
             raise ValueError(f"the encoder of {name} has {layers}, not one matrix, so it cannot be converted")
     if f"{_NORM}.weight" in tensors and _NORMALIZED[2] not in tensors:
-        raise ValueError(
-            f"the encoder of {name} ends in LayerNorm, which normalizes each code by itself, so it cannot be converted"
-        )
+        raise ValueError(f"the encoder of {name} ends in LayerNorm, so it cannot be converted")
     # A tied encoder has the dictionary's tensors under a second name.
     for key in [key for key in tensors if key.startswith(_TIED)]:
         same, tied = tensors.get(f"dictionary.{key.removeprefix(_TIED)}"), tensors.pop(key)

@@ -88,9 +88,7 @@ def _parse(text: str, name: str) -> RepoCard:
         return RepoCard(text if text.lstrip().startswith("---") else f"---\n{{}}\n---\n{text}")
     except (ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"the metadata of {name} cannot be read ({reason}): repair them, or move the file away"
-        ) from error
+        raise ValueError(f"the metadata of {name} cannot be read ({reason}): repair it or move it away") from error
 
 
 def _untouched(card: RepoCard) -> tuple[bool, bool]:

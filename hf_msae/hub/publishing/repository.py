@@ -186,9 +186,7 @@ class Repository:
                 sent, in_doubt = pending, True
                 made = self._send(pending, parent_commit=snapshot.commit, create_pr=create_pr, **options)
                 if left := patiently(self.snapshot, made.oid).pending(operations):
-                    raise ValueError(
-                        f"commit {made.oid} of {self} lacks {left[0].path_in_repo}: is it in a .gitignore there?"
-                    )
+                    raise ValueError(f"commit {made.oid} of {self} lacks {left[0].path_in_repo} (.gitignore?)")
                 return Committed(made.oid, operations, sent, made.pr_url)
             except HUB_ERRORS as error:
                 failure = error

@@ -141,9 +141,7 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
         if key in ("edits", "swordbench"):
             raise ValueError(f"{key}={value} is a folder of this machine, which a Space cannot read: leave it out")
         if key == "concepts" and Path(value).expanduser().exists():
-            raise ValueError(
-                f"concepts={value} is on this machine: give the name of a table in the model's repository"
-            )
+            raise ValueError(f"concepts={value} is on this machine: name a table in the model's repository")
         if key in ("model", "dataset", "embeddings", "patch_model", "backbone"):
             if Path(value).expanduser().exists() or value.startswith((".", "/", "~")):
                 raise ValueError(
@@ -151,12 +149,8 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
                     "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name"
                 )
             if not (is_hub_id(value) or value.split(":")[0] == "scenes" or find_released(value)):
-                raise ValueError(
-                    f"{key}={value} is neither user/name on the Hub nor part of the package: a Space cannot read it"
-                )
+                raise ValueError(f"{key}={value} is neither user/name on the Hub nor part of the package")
         found[f"MSAE_{key.upper()}"] = str(value)
     if settings.dataset is None:
-        raise ValueError(
-            f"it is not known which pictures to show with {settings.model}: name a dataset of them (--dataset)"
-        )
+        raise ValueError(f"it is not known which pictures to show with {settings.model}: name them with --dataset")
     return found

@@ -216,9 +216,7 @@ def find_models(folder: Path) -> dict[str, Path]:
         return {"": folder}
     found = {path.relative_to(folder).as_posix(): path for path in _models_below(folder, depth=3)}
     if not found:
-        raise ValueError(
-            f"{folder} and its subfolders hold no MSAE: give the output folder of hf-msae train, or of a sweep"
-        )
+        raise ValueError(f"{folder} and its subfolders hold no MSAE: give the output folder of hf-msae train")
     return found
 
 
