@@ -40,7 +40,7 @@ def test_image_embeddings_are_those_of_transformers(folders, name):
 
 @pytest.mark.parametrize("captions", [CAPTIONS, CAPTIONS[:2]], ids=["one is too long", "all are short"])
 @pytest.mark.parametrize("name", TWO_TOWERS)
-def test_text_embeddings_are_those_of_transformers(folders, name, captions):
+def test_text_embeddings_are_those_of_transformers(folders, backbones, name, captions):
     model = getattr(transformers, name).from_pretrained(folders[name])
     tokenizer = transformers.AutoProcessor.from_pretrained(folders[name], backend="pil").tokenizer
     of_siglip = name.startswith("Siglip")
@@ -57,7 +57,7 @@ def test_text_embeddings_are_those_of_transformers(folders, name, captions):
     with torch.no_grad():
         by_hand = model.get_text_features(**tokens).pooler_output
 
-    backbone = Backbone.from_pretrained(folders[name])
+    backbone = backbones[name]
     embeddings = backbone.text_embeds(captions)
     assert torch.equal(embeddings, by_hand)
     assert embeddings.shape == (len(captions), backbone.width("text_embeds")) and embeddings.dtype == torch.float32
@@ -222,8 +222,8 @@ def test_what_cannot_serve_is_refused(folders, tmp_path):
         Backbone.from_pretrained(bare)
 
 
-def test_hook_points_and_texts_are_checked(folders, clip):
-    vision = Backbone.from_pretrained(folders["Dinov2Model"])
+def test_hook_points_and_texts_are_checked(backbones, clip):
+    vision = backbones["Dinov2Model"]
     assert vision.hook_points == ("image_embeds", "vision.layers.0", "vision.layers.1")
     for use in (lambda: vision.text_embeds("red"), lambda: vision.width("text_embeds")):
         with pytest.raises(ValueError, match=r"text_embeds.*Dinov2Model.*no text tower"):

@@ -278,9 +278,12 @@ def _embed(
     loader = torch_data.DataLoader(
         _Preparation(reader), sampler=batches, batch_size=None, num_workers=num_workers, collate_fn=_unchanged
     )
-    unreadable = 0
-    with tqdm(desc="embedding", total=total, initial=done, unit="row", disable=not progress) as bar:
-        for read in loader:
+    unreadable, reading = 0, iter(loader)
+    with ExitStack() as stack:
+        if num_workers:  # after an error they would wait for the garbage collection, and it five seconds for each
+            stack.callback(reading._shutdown_workers)
+        bar = stack.enter_context(tqdm(desc="embedding", total=total, initial=done, unit="row", disable=not progress))
+        for read in reading:
             for message in read.unreadable.values():
                 unreadable += 1
                 logger.log(WARNING if unreadable <= _SHOWN_UNREADABLE else INFO, f"left out: {message}")

@@ -1,12 +1,10 @@
 import pytest
 import torch
 
-from hf_msae.backbones import Backbone
-
 
 @pytest.fixture(scope="module")
-def backbone(folders):
-    return Backbone.from_pretrained(folders["SiglipModel"])
+def backbone(backbones):
+    return backbones["SiglipModel"]
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_msae.backbones import Backbone
 from hf_msae.backbones.extraction import extract_activations
 from hf_msae.backbones.extraction.embedding import TokenChoice
 from hf_msae.backbones.hook_points import recording
@@ -25,14 +24,15 @@ def column(folder, name):
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "SiglipModel", "Siglip2Model"])
-def test_all_hook_points_are_those_of_the_backbone_read_by_hand(folders, tmp_path, name):
-    backbone = Backbone.from_pretrained(folders[name])
+def test_all_hook_points_are_those_of_the_backbone_read_by_hand(backbones, tmp_path, name):
+    backbone = backbones[name]
     points = ["vision.layers.1", "text_embeds", "image_embeds", "text.layers.0", "vision.layers.0"]
     calls = []
-    backbone.model.vision_model.register_forward_hook(lambda *_: calls.append(1))
+    hook = backbone.model.vision_model.register_forward_hook(lambda *_: calls.append(1))
     extract_activations(
         backbone, labelled(ROWS), tmp_path, text_column="caption", hook_points=points, batch_size=4, progress=False
     )
+    hook.remove()
     assert len(calls) == 3, "one forward pass a batch"
     saved = datasets.load_from_disk(str(tmp_path))
     assert saved.column_names[:7] == [*points, "vision.tokens", "text.tokens"]
@@ -52,8 +52,8 @@ def test_all_hook_points_are_those_of_the_backbone_read_by_hand(folders, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "SiglipModel", "Siglip2Model", "Dinov2Model"])
-def test_padding_is_left_out_and_patches_are_patches(folders, tmp_path, name):
-    backbone = Backbone.from_pretrained(folders[name])
+def test_padding_is_left_out_and_patches_are_patches(backbones, tmp_path, name):
+    backbone = backbones[name]
     data = labelled(5).remove_columns("caption")
     for kind in ("all", "patches"):
         extract_activations(
@@ -69,8 +69,8 @@ def test_padding_is_left_out_and_patches_are_patches(folders, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["CLIPModel", "SiglipModel", "Siglip2Model"])
-def test_texts_keep_the_tokens_they_have(folders, tmp_path, name):
-    backbone = Backbone.from_pretrained(folders[name])
+def test_texts_keep_the_tokens_they_have(backbones, tmp_path, name):
+    backbone = backbones[name]
     data = datasets.Dataset.from_dict({"caption": CAPTIONS})
     extract_activations(backbone, data, tmp_path, text_column="caption", hook_points="text.layers.1", progress=False)
     counts = [len(each) for each in datasets.load_from_disk(str(tmp_path))["text.tokens"]]
@@ -81,8 +81,8 @@ def test_texts_keep_the_tokens_they_have(folders, tmp_path, name):
     assert counts[1] < counts[0] <= counts[2] <= longest
 
 
-def test_drawn_tokens_do_not_depend_on_interruptions(folders, tmp_path):
-    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+def test_drawn_tokens_do_not_depend_on_interruptions(backbones, tmp_path):
+    backbone = backbones["CLIPModel"]
     settings = {"hook_points": ["vision.layers.0", "vision.layers.1"], "tokens_per_row": 2, "progress": False}
     extract_activations(backbone, labelled(20), tmp_path / "a", batch_size=4, **settings)
     extract_activations(backbone, labelled(20), tmp_path / "b", batch_size=7, rows_per_shard=7, **settings)
@@ -96,14 +96,14 @@ def test_drawn_tokens_do_not_depend_on_interruptions(folders, tmp_path):
 
 def test_every_token_is_drawn_equally_often():
     choice = TokenChoice(per_row=3, seed=5)
-    drawn = np.concatenate([choice(row, torch.arange(10)) for row in range(4000)])
-    share = np.bincount(drawn, minlength=10) / 4000
-    assert share == pytest.approx(np.full(10, 0.3), abs=4 * np.sqrt(0.3 * 0.7 / 4000))
+    drawn = np.concatenate([choice(row, torch.arange(10)) for row in range(1000)])
+    share = np.bincount(drawn, minlength=10) / 1000
+    assert share == pytest.approx(np.full(10, 0.3), abs=4 * np.sqrt(0.3 * 0.7 / 1000))
 
 
-def test_no_patch_of_padding_is_kept(folders, tmp_path):
+def test_no_patch_of_padding_is_kept(backbones, tmp_path):
     """SigLIP 2 takes as many patches as fit; of an odd picture fewer do."""
-    backbone = Backbone.from_pretrained(folders["Siglip2Model"])
+    backbone = backbones["Siglip2Model"]
     pictures = [Image.new("RGB", size, "red") for size in ((20, 60), (64, 64), (90, 10))]
     data = datasets.Dataset.from_dict({"image": pictures}, features=datasets.Features({"image": datasets.Image()}))
     extract_activations(backbone, data, tmp_path, hook_points="vision.layers.0", progress=False)
@@ -113,8 +113,8 @@ def test_no_patch_of_padding_is_kept(folders, tmp_path):
     np.testing.assert_allclose(column(tmp_path, "vision.layers.0")[:], torch.cat(expected), atol=1e-5)
 
 
-def test_another_threads_forward_pass_is_not_recorded(folders):
-    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+def test_another_threads_forward_pass_is_not_recorded(backbones):
+    backbone = backbones["CLIPModel"]
     with recording(backbone.model, ["vision.layers.0"]) as recorded:
         other = threading.Thread(target=backbone.image_embeds, args=([picture(0)],))
         other.start()
@@ -123,15 +123,15 @@ def test_another_threads_forward_pass_is_not_recorded(folders):
     assert [len(each) for each in recorded["vision.layers.0"]] == [2]
 
 
-def test_columns_that_are_written_are_not_overwritten(folders, tmp_path):
-    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+def test_columns_that_are_written_are_not_overwritten(backbones, tmp_path):
+    backbone = backbones["CLIPModel"]
     data = labelled(3).rename_column("label", "vision.tokens")
     with pytest.raises(ValueError, match=r"vision\.tokens.*keep_columns"):
         extract_activations(backbone, data, tmp_path, hook_points="vision.layers.0", progress=False)
 
 
-def test_kept_columns_of_odd_types(folders, tmp_path):
-    backbone = Backbone.from_pretrained(folders["CLIPModel"])
+def test_kept_columns_of_odd_types(backbones, tmp_path):
+    backbone = backbones["CLIPModel"]
     data = labelled(3).add_column("feature", [[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])
     extract_activations(backbone, data, tmp_path / "a", keep_columns=["feature"], progress=False)
     kept = load_embeddings(tmp_path / "a", column="feature")

@@ -1,6 +1,7 @@
 """extract_activations: the right rows with their labels, after an interruption, and on several processes."""
 
 import json
+import multiprocessing
 import signal
 
 import datasets
@@ -89,8 +90,10 @@ def test_workers_prepare_the_same_images_and_name_the_bad_ones(backbone, tmp_pat
     extract_activations(backbone, labelled(20), tmp_path / "there", **BOTH, **settings, num_workers=2)
     for name in ("image_embeds", "text_embeds"):
         np.testing.assert_array_equal(column(tmp_path / "there", name), column(tmp_path / "here", name))
+    before = multiprocessing.active_children()
     with pytest.raises(ValueError, match="row 13 of column 'image'"):
         extract_activations(backbone, numbered(20, bad=[13]), tmp_path / "bad", **settings, num_workers=2)
+    assert multiprocessing.active_children() == before, "workers do not outlive the error"
 
 
 def test_a_killed_run_continues_to_the_same_numbers(folders, tmp_path, one_thread):
@@ -170,11 +173,10 @@ DATA = labelled(6)
         (ValueError, "'image_embeds'.*keep_columns", DATA.rename_column("score", "image_embeds"), {}),
     ],
 )
-def test_bad_input_is_named_before_anything_is_embedded(folders, tmp_path, error, message, dataset, arguments):
-    backbone, out = Counting.from_pretrained(folders["SiglipModel"]), tmp_path / "out"
+def test_bad_input_is_named_before_anything_is_embedded(backbone, tmp_path, error, message, dataset, arguments):
     with pytest.raises(error, match=message):
-        extract_activations(backbone, dataset, out, **arguments, progress=False)
-    assert backbone.rows == 0 and not out.exists()
+        extract_activations(backbone, dataset, tmp_path / "out", **arguments, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_rows_are_named_and_what_was_embedded_is_kept(backbone, tmp_path):

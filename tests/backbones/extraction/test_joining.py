@@ -114,10 +114,7 @@ def test_parts_that_are_unfinished_or_of_something_else_are_refused(stream_parts
 def test_one_run_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(parts_module, "_LOCK_SECONDS", 0.3)
     with only_run(tmp_path / "out"):
-        with (
-            pytest.raises(ValueError, match=r"another run.*out"),
-            only_run(tmp_path / "out"),
-        ):
+        with pytest.raises(ValueError, match=r"another run.*out"), only_run(tmp_path / "out"):
             pass
     monkeypatch.setattr(parts_module, "fcntl", None)  # as on Windows, which cannot open folders either
     monkeypatch.setattr(os, "open", None)

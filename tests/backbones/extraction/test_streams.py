@@ -96,9 +96,8 @@ def test_a_stopped_stream_continues_where_it_was(backbone, shards, tmp_path, kin
         extract_activations(backbone, stream(), tmp_path / "out", **settings)
     written = EmbeddingMetadata.load(tmp_path / "out")
     assert written.rows_consumed == 10 and written.position is not None and not written.complete
-    for _ in range(2):  # the second time it is finished
-        extract_activations(backbone, stream(), tmp_path / "out", **settings)
-        assert sum(read[6:]) == sum(SIZES) - 10, "no row twice"
+    extract_activations(backbone, stream(), tmp_path / "out", **settings)
+    assert sum(read[6:]) == sum(SIZES) - 10, "no row twice"
     np.testing.assert_array_equal(load_embeddings(tmp_path / "out")[:], load_embeddings(tmp_path / "whole")[:])
 
 
