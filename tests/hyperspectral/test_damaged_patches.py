@@ -32,54 +32,35 @@ def put(data, mask, value, bands=slice(None)):
     return data
 
 
+def zero_rows(data, mask):
+    return np.where(np.indices(data.shape)[1] < 4, 0, data)
+
+
+def band(data, place, value):
+    return np.where(np.arange(150)[:, None, None] == place, value, data)
+
+
 DAMAGES = {
-    "missing bands": (
-        damaged(data=lambda data, mask: data[:149], mask=lambda data, mask: mask[:149]),
-        "data",
-        "149 bands",
-    ),
+    "missing bands": (damaged(data=lambda d, m: d[:149], mask=lambda d, m: m[:149]), "data", "149 bands"),
     "bands last": (
-        damaged(data=lambda data, mask: np.moveaxis(data, 0, -1), mask=lambda data, mask: np.moveaxis(mask, 0, -1)),
+        damaged(data=lambda d, m: np.moveaxis(d, 0, -1), mask=lambda d, m: np.moveaxis(m, 0, -1)),
         "data",
         "bands first",
     ),
-    "an empty band": (
-        damaged(data=lambda data, mask: np.where(np.arange(150)[:, None, None] == 7, 0, data)),
-        "data",
-        "band 8",
-    ),
-    "no field": (damaged(mask=lambda data, mask: np.ones_like(mask)), "mask", "no pixel"),
-    "a mask of another shape": (damaged(mask=lambda data, mask: mask[:, 1:]), "mask", "shape"),
-    "a mask of other values": (damaged(mask=lambda data, mask: mask * 2), "mask", "2"),
-    "the field is zero": (
-        damaged(
-            data=lambda data, mask: np.where(np.indices(data.shape)[1] < 4, 0, data),
-            mask=lambda data, mask: np.indices(data.shape)[1] >= 4,
-        ),
-        "mask",
-        "inverted",
-    ),
-    "NaN": (damaged(data=lambda data, mask: put(data, mask, np.nan, 20)), "data", "2 of"),
-    "infinity": (damaged(data=lambda data, mask: put(data, mask, np.inf, 149)), "data", "band 150"),
-    "saturated by type": (damaged(data=lambda data, mask: put(data, mask, 2**15 - 1, 100)), "data", "saturated"),
-    "saturated by value": (
-        damaged(data=lambda data, mask: put(data, mask, 5000.0, slice(100, 120))),
-        "data",
-        "saturated",
-    ),
-    "a saturated band": (
-        damaged(data=lambda data, mask: np.where(np.arange(150)[:, None, None] == 140, 4095, data)),
-        "data",
-        "saturated",
-    ),
-    "percent": (damaged(data=lambda data, mask: data / 100), "data", "percent"),
-    "reflectance": (damaged(data=lambda data, mask: data / 10000), "data", "reflectance"),
-    "no pixels": (
-        damaged(data=lambda data, mask: data[:, :0], mask=lambda data, mask: mask[:, :0]),
-        "data",
-        "no pixels",
-    ),
-    "two dimensions": (damaged(data=lambda data, mask: data[0]), "data", "bands, h, w"),
+    "an empty band": (damaged(data=lambda d, m: band(d, 7, 0)), "data", "band 8"),
+    "no field": (damaged(mask=lambda d, m: np.ones_like(m)), "mask", "no pixel"),
+    "a mask of another shape": (damaged(mask=lambda d, m: m[:, 1:]), "mask", "shape"),
+    "a mask of other values": (damaged(mask=lambda d, m: m * 2), "mask", "2"),
+    "the field is zero": (damaged(data=zero_rows, mask=lambda d, m: np.indices(d.shape)[1] >= 4), "mask", "inverted"),
+    "NaN": (damaged(data=lambda d, m: put(d, m, np.nan, 20)), "data", "2 of"),
+    "infinity": (damaged(data=lambda d, m: put(d, m, np.inf, 149)), "data", "band 150"),
+    "saturated by type": (damaged(data=lambda d, m: put(d, m, 2**15 - 1, 100)), "data", "saturated"),
+    "saturated by value": (damaged(data=lambda d, m: put(d, m, 5000.0, slice(100, 120))), "data", "saturated"),
+    "a saturated band": (damaged(data=lambda d, m: band(d, 140, 4095)), "data", "saturated"),
+    "percent": (damaged(data=lambda d, m: d / 100), "data", "percent"),
+    "reflectance": (damaged(data=lambda d, m: d / 10000), "data", "reflectance"),
+    "no pixels": (damaged(data=lambda d, m: d[:, :0], mask=lambda d, m: m[:, :0]), "data", "no pixels"),
+    "two dimensions": (damaged(data=lambda d, m: d[0]), "data", "bands, h, w"),
 }
 
 

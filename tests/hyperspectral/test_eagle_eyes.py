@@ -132,13 +132,12 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("transformer", [EagleEyesFeatures, MeanSpectrum])
-def test_estimator_checks_that_do_not_make_tables_of_numbers(name, transformer):
-    check = getattr(estimator_checks, name, None)
-    if check is None:
-        pytest.skip("this version of scikit-learn has no such check")
-    check(transformer.__name__, transformer())
+def test_estimator_checks_that_do_not_make_tables_of_numbers(transformer):
+    checks = [getattr(estimator_checks, name) for name in CHECKS if hasattr(estimator_checks, name)]
+    assert len(checks) > 4  # not every version of scikit-learn has all of them
+    for check in checks:
+        check(transformer.__name__, transformer())
 
 
 def test_patches_of_one_pass_are_read_one_at_a_time(fitted, pairs):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
-from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -94,9 +93,7 @@ def test_worse_predictions_of_unusual_rows_are_named():
     assert finding.severity == "severe" and finding.low > 5
 
 
-@pytest.mark.parametrize(
-    "model", [MODEL, DummyRegressor(), KNeighborsRegressor(30)], ids=lambda each: type(each).__name__
-)
+@pytest.mark.parametrize("model", [MODEL, DummyRegressor()], ids=lambda each: type(each).__name__)
 def test_a_model_of_noise_is_no_better_than_the_mean(model):
     found = audited("noise", "shortcuts", "performance", model=model, n=400)
     (finding,) = found.findings

@@ -24,7 +24,7 @@ NAMES = ["star", "night", *(f"n{i}" for i in range(2, 12)), *(f"u{i}" for i in r
 TABLE = ConceptTable.from_columns(
     NAMES, np.linspace(0.9, 0.5, N), [None] * N, np.zeros(N), q_value=np.where(np.arange(N) < 12, 0.01, 0.9)
 )
-QUICK = {"num_folds": 2, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 10, "num_explained": 60}
+QUICK = {"num_folds": 2, "num_bootstrap": 100, "num_seeds": 2, "num_attacked": 10, "num_explained": 40}
 QUICK |= {"progress": False}
 MODEL = LogisticRegression()
 MSAE = identity_msae(N, [N])

@@ -12,14 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hf_msae.hyperspectral import (
-    HybridRegressor,
-    MeanSpectrum,
-    VisionRegressor,
-    load_patches,
-    make_patches,
-    red_team,
-)
+from hf_msae.hyperspectral import HybridRegressor, MeanSpectrum, VisionRegressor, load_patches, make_patches, red_team
 from hf_msae.hyperspectral.audits.explainers import explain
 from hf_msae.hyperspectral.from_patches import inputs_of_patches
 from hf_msae.hyperspectral.hybrid_of_features import EDGE
@@ -207,7 +200,7 @@ class Counting(MeanSpectrum):
 @pytest.mark.parametrize("source", ["synthetic", "files", "memory"])
 def test_features_are_kept_by_what_they_are_made_of(source, patches, tmp_path):
     def opened(seed=0):
-        made = make_patches(12, seed, edges=(11, 12))
+        made = make_patches(6, seed, edges=(11, 12))
         if source == "files":
             if not (tmp_path / str(seed)).is_dir():
                 made.save(tmp_path / str(seed))

@@ -72,11 +72,12 @@ def test_a_verdict_says_that_shortcuts_are_not_known(groups, of_spectra, named, 
     found = replace(found, findings=(), num_tests=9)
     performance = pd.DataFrame([("K", "r2", 0.5, 0.4, 0.6)], columns=["target", "metric", "value", "low", "high"])
     others = replace(found, tables={**found.tables, "performance": performance})
-    for verdict in (found.verdict(), others.verdict(), others.to_html(), RedTeamReport.from_dict(others.to_dict())):
+    page = others.to_html()
+    for verdict in (found.verdict(), others.verdict(), page, RedTeamReport.from_dict(others.to_dict())):
         said = str(verdict)
         assert ("whether predictions rest on" in said) == bool(named) and ("nothing wrong" in said) <= (not named)
         assert all(each in said for each in named)
-    assert ("farm" in others.to_html()) == ("farm" in named), "by the verdict and a remark"
+    assert ("farm" in page) == ("farm" in named), "by the verdict and a remark"
     remarks = [each for each in found.remarks if "nothing is known of shortcuts" in each]
     assert len(remarks) == (set(groups) <= {"field_size"}) and ("farm" in "".join(remarks)) == ("farm" in named)
 

@@ -41,6 +41,7 @@ def test_spectra_are_interpolated_from_the_package(soils):
     assert np.allclose(chosen.mean_spectra[:, 75], low + share * (high - low))
 
 
+@pytest.mark.slow
 def test_the_farm_is_what_a_pooled_model_of_ph_reads(soils):
     X, ph, farms = soils.mean_spectra / 10000, soils.targets["pH"].to_numpy(), soils.groups["farm"]
 
