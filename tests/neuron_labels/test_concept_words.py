@@ -43,10 +43,9 @@ PLURALS = """
 """
 
 
-@pytest.mark.parametrize("pair", PLURALS.replace("\n", " ").split(","), ids=str.strip)
-def test_number_case_and_punctuation_do_not_count(pair):
-    one, other = pair.split()
-    assert same_words(one) == same_words(other)
+def test_number_case_and_punctuation_do_not_count():
+    pairs = [pair.split() for pair in PLURALS.split(",")]
+    assert [(one, other) for one, other in pairs if same_words(one) != same_words(other)] == []
 
 
 def test_other_words_are_other_concepts():

@@ -120,19 +120,19 @@ def test_hard_negatives_are_half_of_what_a_concept_is_compared_with(
 
 
 def test_results_survive_json(red_neuron, make_proposer, colors, noise_pictures, tmp_path):
-    found = find(red_neuron, make_proposer(*WORDS), colors, noise_pictures, iterations=4)
-    found.save(tmp_path / "label.json")
-    loaded = NeuronLabel.load(tmp_path / "label.json")
-    assert loaded.verdict() == found.verdict() and loaded.interval == found.interval
-    assert loaded.history["images"].tolist() == found.history["images"].tolist()
-    assert loaded.meanings.equals(found.meanings)
-
-
-def test_a_label_without_figures_survives_json(red_neuron, make_proposer, colors, noise_pictures, tmp_path):
-    found = find(red_neuron, make_proposer("table"), colors, noise_pictures, iterations=1, start=[])
-    assert found.label is None and np.isnan(found.score)
-    found.save(tmp_path / "label.json")
-    assert NeuronLabel.load(tmp_path / "label.json").verdict() == found.verdict()
+    found = label_neurons(
+        [red_neuron], make_proposer(*WORDS), colors, noise_pictures, iterations=4, start=["blue"], progress=False,
+        output_dir=tmp_path / "run",
+    )  # fmt: skip
+    loaded = NeuronLabels.load(tmp_path / "run" / "labels.json")
+    assert loaded.verdict() == found.verdict() and loaded[0].interval == found[0].interval
+    assert loaded[0].history["images"].tolist() == found[0].history["images"].tolist()
+    assert loaded[0].meanings.equals(found[0].meanings)
+    assert "spent" in json.loads((tmp_path / "run" / "labels.json").read_text())
+    without = find(red_neuron, make_proposer("table"), colors, noise_pictures, iterations=1, start=[])
+    assert without.label is None and np.isnan(without.score)  # a label without figures
+    without.save(tmp_path / "label.json")
+    assert NeuronLabel.load(tmp_path / "label.json").verdict() == without.verdict()
 
 
 def test_an_interrupted_run_asks_and_draws_only_what_is_missing(
@@ -242,14 +242,6 @@ def test_activations_have_to_be_finite(value, make_proposer, colors, noise_pictu
     broken = FunctionNeuron(lambda images: [value] + [1.0] * (len(images) - 1), "broken")
     with pytest.raises(ValueError, match="broken"):
         find(broken, make_proposer("red"), colors, noise_pictures)
-
-
-def test_labels_of_a_run_are_written_and_read(red_neuron, make_proposer, colors, noise_pictures, tmp_path):
-    options = {"iterations": 2, "start": ["blue"], "progress": False, "output_dir": tmp_path / "run"}
-    found = label_neurons([red_neuron], make_proposer("red"), colors, noise_pictures, **options)
-    loaded = NeuronLabels.load(tmp_path / "run" / "labels.json")
-    assert loaded.verdict() == found.verdict() and loaded[0].label == "red"
-    assert "spent" in json.loads((tmp_path / "run" / "labels.json").read_text())
 
 
 def test_the_figure_shows_the_best_pictures(red_neuron, make_proposer, colors, noise_pictures, tmp_path):

@@ -114,7 +114,7 @@ def test_labels_of_another_format_are_refused_and_found_again(red_neuron, noise_
 
 
 def test_control_pictures_are_kept_small(red_neuron, noise_pictures, tmp_path):
-    control = [picture.resize((800, 400)) for picture in noise_pictures[:20]]
+    control = [picture.resize((400, 200)) for picture in noise_pictures[:20]]
     found = find(red_neuron, control, tmp_path / "run", iterations=0)
     kept = found.pictures[found.pictures["kind"] == "control"]["sha256"]
     sizes = {Image.open(tmp_path / "run" / "images" / name[:2] / f"{name}.png").size for name in kept}

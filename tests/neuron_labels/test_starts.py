@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import Vocabulary
@@ -7,8 +8,12 @@ from hf_msae.neuron_labels.starts import best_classes
 from hf_msae.scenes import load_scenes
 
 
-def test_words_that_fit_the_pictures_of_a_neuron_come_first():
-    scenes = load_scenes("test", 120, seed=3)
+@pytest.fixture(scope="module")
+def scenes():
+    return load_scenes("test", 60, seed=3)
+
+
+def test_words_that_fit_the_pictures_of_a_neuron_come_first(scenes):
     truth = {picture.tobytes(): night for picture, night in zip(scenes["image"], scenes["night"], strict=True)}
     neuron = FunctionNeuron(lambda images: [float(truth[each.tobytes()]) for each in images], "night")
     control = Control(scenes["image"][:], progress=False)
@@ -16,8 +21,7 @@ def test_words_that_fit_the_pictures_of_a_neuron_come_first():
     assert start(neuron)[0] == "night" and len(start(neuron)) == 3
 
 
-def test_the_confirming_half_has_no_say(monkeypatch):
-    scenes = load_scenes("test", 120, seed=3)
+def test_the_confirming_half_has_no_say(monkeypatch, scenes):
     control = Control(scenes["image"][:], progress=False)
     start = ZeroShotStart(control, Backbone.from_pretrained("scenes"), ["night", "red", "42", "Red"])
     assert start.words == ["night", "red"]

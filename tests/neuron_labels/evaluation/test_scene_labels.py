@@ -11,12 +11,15 @@ from hf_msae.scenes.world import sample_scene
 
 pytestmark = pytest.mark.slow
 
-SCENES = [sample_scene("test", 0, index) for index in range(1500)]
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [sample_scene("test", 0, index) for index in range(1500)]
 
 
 @pytest.fixture(scope="module")
-def truth():
-    return SceneTruth(SCENES)
+def truth(scenes):
+    return SceneTruth(scenes)
 
 
 def test_the_truth_is_that_of_the_dataset(truth):
@@ -24,11 +27,11 @@ def test_the_truth_is_that_of_the_dataset(truth):
     np.testing.assert_array_equal(truth.presence[:20], truth_matrix(data, truth.concepts))
 
 
-def test_a_conjunction_is_of_one_object_and_a_formula_of_the_image(truth):
+def test_a_conjunction_is_of_one_object_and_a_formula_of_the_image(scenes, truth):
     of_image = truth.read("red AND star")
     of_object = truth.read("red star")
     assert set(of_image.concepts) == set(of_object.concepts) == {"star", "red"}
-    wanted = [any(thing.colour == "red" and thing.shape == "star" for thing in scene.objects) for scene in SCENES]
+    wanted = [any(thing.colour == "red" and thing.shape == "star" for thing in scene.objects) for scene in scenes]
     np.testing.assert_array_equal(of_object.presence, wanted)
     columns = [truth.concepts.index(concept) for concept in ("red", "star")]
     np.testing.assert_array_equal(of_image.presence, truth.presence[:, columns].all(axis=1))
@@ -45,7 +48,7 @@ def test_labels_of_planted_neurons_are_judged(truth):
     rng = np.random.default_rng(0)
     red_star = truth.read("red star").presence
     night = truth.presence[:, truth.concepts.index("night")]
-    activations = np.stack([red_star, red_star, night, night], axis=1) + 0.1 * rng.normal(size=(len(SCENES), 4))
+    activations = np.stack([red_star, red_star, night, night], axis=1) + 0.1 * rng.normal(size=(1500, 4))
     frame = label_accuracy(["scarlet star", "red AND heart", "night sky", "whale"], activations, truth)
     assert frame["right"].tolist() == [True, False, True, False]
     assert frame["best"][0] in ("red", "star") and frame["best"][2] == "night"

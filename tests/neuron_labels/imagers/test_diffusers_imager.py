@@ -11,11 +11,14 @@ from hf_msae.neuron_labels.imagers.diffusion import DiffusersImager
 
 pytestmark = pytest.mark.slow
 
-diffusers = pytest.importorskip("diffusers")
+
+@pytest.fixture(scope="module")
+def diffusers():
+    return pytest.importorskip("diffusers")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(diffusers, tmp_path_factory):
     """A saved StableDiffusionPipeline with small random weights and a tokenizer of letters."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -26,38 +29,19 @@ def folder(tmp_path_factory):
     (root / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(str(root / "vocab.json"), str(root / "merges.txt"), model_max_length=77)
     torch.manual_seed(0)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            bos_token_id=len(words) - 2,
-            eos_token_id=len(words) - 1,
-            pad_token_id=len(words) - 1,
-        )
-    )
+    n = len(words)
+    config = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    special = {"bos_token_id": n - 2, "eos_token_id": n - 1, "pad_token_id": n - 1}
+    text = CLIPTextModel(CLIPTextConfig(vocab_size=n, **config, **special))
     unet = diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=4, out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
+    )  # fmt: skip
     vae = diffusers.AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=16,
-    )
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, sample_size=16,
+    )  # fmt: skip
     scheduler = diffusers.DDIMScheduler(
         beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
     )
@@ -92,7 +76,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_the_batch(folder, imager):
         assert np.abs(values(alone.draw("star", [seed])[0]) - values(picture)).max() <= 1  # rounding
 
 
-def test_equals_what_diffusers_makes_with_a_generator(folder, imager):
+def test_equals_what_diffusers_makes_with_a_generator(diffusers, folder, imager):
     pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
@@ -102,16 +86,8 @@ def test_equals_what_diffusers_makes_with_a_generator(folder, imager):
 
 
 def test_the_options_reach_the_pipeline(folder, imager):
-    changed = DiffusersImager(
-        str(folder),
-        num_inference_steps=3,
-        guidance_scale=1.0,
-        height=32,
-        width=24,
-        negative_prompt="cloud",
-        device="cpu",
-        dtype="bfloat16",
-    )
+    options = {"num_inference_steps": 3, "guidance_scale": 1.0, "height": 32, "width": 24, "negative_prompt": "cloud"}
+    changed = DiffusersImager(str(folder), device="cpu", dtype="bfloat16", **options)
     assert changed.draw("star", [0, 1])[1].size == (24, 32)
     assert changed.pipeline.unet.dtype == torch.bfloat16
     assert imager.pipeline.unet.dtype == torch.float32
@@ -140,7 +116,7 @@ def test_no_progress_bars(imager, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_settings_tell_what_pictures_depend_on(folder, imager):
+def test_settings_tell_what_pictures_depend_on(diffusers, folder, imager):
     assert json.loads(json.dumps(imager.settings)) == imager.settings
     assert str(folder) not in json.dumps(imager.settings)
     other = diffusers.StableDiffusionPipeline.from_pretrained(folder)

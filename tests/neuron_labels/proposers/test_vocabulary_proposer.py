@@ -147,9 +147,9 @@ def test_a_large_vocabulary_is_embedded_once():
         calls.append(len(texts))
         return rng.standard_normal((len(texts), 16)).astype(np.float32)
 
-    proposer = VocabularyProposer([f"w{number}x" for number in range(20_000)], embeds)
+    proposer = VocabularyProposer([f"w{number}x" for number in range(2_000)], embeds)
     scores = tuple((f"w{number}x", 1 - number / 100) for number in range(100))
     proposer.propose([Request(scores[:1])])
     proposer.propose([Request(scores, tuple(name for name, _ in scores))])
-    assert calls == [20_000]  # embedded once
+    assert calls == [2_000]  # embedded once
     assert proposer._embeds.dtype == np.float32
