@@ -66,8 +66,14 @@ def check_close(found, expected, **tolerance):
 CLOSE = {"rel": 1e-5, "abs": 1e-9}
 
 
-@pytest.mark.parametrize("settings", [{}, {"soft_cap": 2.0}, {"tied": True}], ids=str)
-@pytest.mark.parametrize(("rows", "batch_size"), [(101, 4096), (101, 1), (101, 33), (97, 32), (64, 64), (20, 7)])
+@pytest.mark.parametrize(
+    ("settings", "rows", "batch_size"),
+    [
+        *(({}, *sizes) for sizes in ((101, 4096), (101, 1), (101, 33), (97, 32), (64, 64), (20, 7))),
+        *((settings, 101, 33) for settings in ({"soft_cap": 2.0}, {"tied": True})),
+    ],
+    ids=str,
+)
 def test_every_level_equals_the_pure_functions(settings, rows, batch_size):
     model, x = make_model(**settings), make_data(rows)
     result = evaluate_msae(model, load_embeddings(x), batch_size=batch_size, cknna_batch_size=32, progress=False)

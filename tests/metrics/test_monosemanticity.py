@@ -22,21 +22,17 @@ def data(offset=0.0):
 
 
 def over_pairs(codes, embeds):
-    """The definition (arXiv 2504.02821), pair by pair, with weights between 0 and 1."""
+    """The definition (arXiv 2504.02821), over all pairs, with weights between 0 and 1."""
     a, e = codes.numpy(), embeds.numpy()
-    scores = np.full(N, np.nan)
+    unit = e / np.linalg.norm(e, axis=1, keepdims=True)
+    pairs = np.tril_indices(ROWS, -1)
+    cosines, scores = (unit @ unit.T)[pairs], np.full(N, np.nan)
     for j in range(N):
         spread = a[:, j].max() - a[:, j].min()
-        if spread == 0:
-            continue
-        w = (a[:, j] - a[:, j].min()) / spread
-        weighted = total = 0.0
-        for p in range(ROWS):
-            for q in range(p):
-                weight = w[p] * w[q]
-                weighted += weight * (e[p] @ e[q]) / np.linalg.norm(e[p]) / np.linalg.norm(e[q])
-                total += weight
-        scores[j] = weighted / total if total else np.nan
+        w = (a[:, j] - a[:, j].min()) / (spread or 1)
+        weights = np.outer(w, w)[pairs]
+        if weights.sum():
+            scores[j] = (weights * cosines).sum() / weights.sum()
     return scores
 
 

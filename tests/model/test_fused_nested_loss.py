@@ -74,9 +74,10 @@ def wanted(dtype, kind, positive, ties):
 
 
 @pytest.mark.parametrize(("chunk", "ties"), [(2**22, False), (5 * N, True)], ids=["one chunk", "5 rows, with ties"])
-@pytest.mark.parametrize("positive", [0.02, 0.2, 0.5, 0.95])
 @pytest.mark.parametrize("kind", ["mse", "nmse", "cosine"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "positive"), [*((torch.float32, each) for each in (0.02, 0.2, 0.5, 0.95)), (torch.float64, 0.95)]
+)
 def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chunk, monkeypatch, relative_error):
     monkeypatch.setattr(nested_pass, "_CHUNK_ELEMENTS", chunk)
     monkeypatch.setattr(torch_entries, "_CACHE_ELEMENTS", chunk // 2)

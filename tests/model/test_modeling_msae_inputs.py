@@ -95,8 +95,7 @@ def test_invalid_embeddings_are_refused(bad, error, message):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(
-    ("shape", "place", "where"),
-    [((5,), (3, 7), "row 3"), ((2, 3), (1, 2, 0), "row (1, 2)"), ((), (4,), "NaN")],
+    ("shape", "place", "where"), [((5,), (3, 7), "row 3"), ((2, 3), (1, 2, 0), "row (1, 2)"), ((), (4,), "NaN")]
 )
 def test_embeddings_that_are_not_finite_are_refused(model, value, shape, place, where):
     x = embeddings(*shape)

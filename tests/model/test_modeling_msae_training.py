@@ -101,6 +101,7 @@ def test_wrappers_and_pickling(model):
     assert torch.equal(pickle.loads(pickle.dumps(model)).encode(x), model.encode(x))
 
 
+@pytest.mark.slow
 def test_compiled_graph_has_no_break_and_gives_the_same(model, relative_error):
     """The eager backend: the question is whether the graph can be captured whole, not how it is run."""
     x = embeddings(16)

@@ -167,7 +167,7 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, soft_cap, relative_
 
 @pytest.mark.parametrize(("kind", "soft_cap"), [("mse", 1.3), ("nmse", None), ("cosine", 1.3)])
 def test_gradcheck(kind, soft_cap):
-    tensors = problem(torch.float64, rows=4)
+    tensors = problem(torch.float64, rows=3, d=3)
     active = tensors["pre_activations"].abs().flatten().sort().values
     assert active[0] > 1e-4 and active.diff().min() > 1e-5, "finite differences must not cross a kink or a tie"
     leaves = [tensor.requires_grad_() for tensor in tensors.values()]

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import suppress
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -26,13 +27,13 @@ def data():
 
 
 class Planned:
-    """Evaluations of planned figures, with the weights that each had."""
+    """Evaluations of planned figures, with the weights that each had; the other figures are those of the first."""
 
     def __init__(self, trainer, monkeypatch, figures=FVUS, name="fvu"):
-        self.seen, real = {}, trainer.evaluate
+        self.seen, real = {}, cache(trainer.evaluate)
 
-        def evaluate(*arguments, **settings):
-            result = real(*arguments, **settings)
+        def evaluate(**settings):
+            result = real(**settings)
             step = trainer.state.global_step
             self.seen[step] = weights(trainer)
             return type(result)(**{**vars(result), name: figures[step // 3 - 1]})

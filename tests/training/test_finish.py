@@ -33,16 +33,12 @@ def test_the_folder_holds_model_metrics_record_and_card(trainer, tmp_path):
     assert "license: mit" in card and f"{metrics.by_k['3']['fvu']:.4g}" in card
 
 
-def test_metrics_of_the_training_data_say_so(trainer, tmp_path):
+def test_metrics_of_the_training_data_say_so_and_are_of_some_rows_if_there_are_many(trainer, tmp_path, monkeypatch):
     trainer.eval_data = None
     result = finish(trainer, output_dir=tmp_path / "elsewhere")
     assert (result.num_samples, result.data["held_out"]) == (80, False)
     assert (tmp_path / "elsewhere" / "README.md").is_file()
-
-
-def test_of_much_training_data_some_rows_are_measured(trainer, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["hf_msae.metrics.evaluation"], "MOST_ROWS", 50)
-    trainer.eval_data = None
     result = finish(trainer, output_dir=tmp_path / "elsewhere")
     assert (result.num_samples, result.data["held_out"]) == (50, False)
 

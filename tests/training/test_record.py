@@ -47,11 +47,7 @@ def test_no_folder_of_the_machine_stands_in_the_file(tmp_path):
 def test_there_is_no_record_where_there_is_no_file_and_a_damaged_one_is_named(tmp_path):
     assert TrainingRecord.load(tmp_path) is None
     file = tmp_path / "training.json"
-    for content, message in (
-        ("{", "JSON"),
-        ("[]", "list"),
-        ('{"training_data": "x"}', "training_data.*'x'.*dict"),
-    ):
+    for content, message in (("{", "JSON"), ("[]", "list"), ('{"training_data": "x"}', "training_data.*'x'.*dict")):
         file.write_text(content)
         with pytest.raises(ValueError, match=message):
             TrainingRecord.load(tmp_path)

@@ -77,9 +77,7 @@ def test_the_newest_whole_checkpoint_is_continued_to_the_bit(folder, whole, dama
     MSAEModel.from_pretrained(folder / "checkpoint-25")  # saved again
 
 
-@pytest.mark.parametrize(
-    "damage", ["truncated weights", "no weights", "an empty optimizer", "a pickle that asks for code"]
-)
+@pytest.mark.parametrize("damage", ["truncated weights", "a pickle that asks for code"])
 def test_checkpoints_of_earlier_versions_have_to_open(folder, whole, damage, capsys):
     for state in folder.glob("checkpoint-*/trainer_state.json"):
         content = json.loads(state.read_text())

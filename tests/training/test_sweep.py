@@ -119,13 +119,6 @@ def test_an_interrupted_sweep_goes_on_from_the_last_step_that_all_have(tmp_path,
     assert_same_weights(alone, tmp_path)
 
 
-def test_a_sweep_without_common_checkpoints_says_what_there_is(tmp_path, data):
-    with pytest.raises(FileNotFoundError, match=r"narrow: none"):
-        train_sweep(trainers(tmp_path, data), resume_from_checkpoint="last")
-    with pytest.raises(ValueError, match="some/where"):
-        train_sweep(trainers(tmp_path, data), resume_from_checkpoint="some/where")
-
-
 def _killed_while_saving(folder, alone, have):
     for name in ("narrow", "wide", "fast"):
         (folder / name).mkdir()
@@ -264,13 +257,15 @@ def test_folders_are_looked_at_before_any_is_cleared(tmp_path, data):
 
 
 def test_sweeps_that_make_no_sense_are_refused(tmp_path, data):
-    with pytest.raises(ValueError, match="at least one"):
-        train_sweep([])
-    with pytest.raises(ValueError, match="same output_dir"):
-        train_sweep([new_trainer(tmp_path, data), new_trainer(tmp_path, data)])
-
-
-def test_trainers_that_read_different_batches_are_refused(tmp_path, data):
-    pair = [new_trainer(tmp_path / "a", data), new_trainer(tmp_path / "b", data, seed=1)]
-    with pytest.raises(ValueError, match="same batches"):
-        train_sweep(pair)
+    same = [new_trainer(tmp_path, data), new_trainer(tmp_path, data)]
+    others = [new_trainer(tmp_path / "a", data), new_trainer(tmp_path / "b", data, seed=1)]
+    new = trainers(tmp_path, data)
+    for sweep, resume, error, message in (
+        ([], None, ValueError, "at least one"),
+        (same, None, ValueError, "same output_dir"),
+        (others, None, ValueError, "same batches"),
+        (new, "last", FileNotFoundError, "narrow: none"),
+        (new, "some/where", ValueError, "some/where"),
+    ):
+        with pytest.raises(error, match=message):
+            train_sweep(sweep, resume_from_checkpoint=resume)

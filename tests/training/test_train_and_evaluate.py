@@ -147,7 +147,7 @@ def test_evaluate_measures_a_prefix_model_at_its_widths(embeddings, tmp_path, ca
     run(evaluate.main, *command)
     assert "other levels" not in capsys.readouterr().out
     assert list(EvaluationResult.load(tmp_path / "m.json").by_width) == ["4", "16", "32"]
-    run(evaluate.main, *command, "--ks", 2, 31, 32, "--figure", tmp_path / "plot.png")
+    run(evaluate.main, *command, "--ks", 2, 31, 32)
     out = capsys.readouterr().out
     assert "first 4, 16, 32 latents" in out and list(EvaluationResult.load(tmp_path / "m.json").by_k) == [
         "2",
