@@ -24,15 +24,8 @@ def data_flags(tmp_path):
 
 
 def point(family, name, l0, fvu, cknna=0.5, seed=1):
-    return {
-        "family": family,
-        "point": name,
-        "seed": seed,
-        "l0": l0,
-        "fvu": fvu,
-        "cknna": cknna,
-        "probe agreement": 0.9,
-    }
+    figures = {"l0": l0, "fvu": fvu, "cknna": cknna, "probe agreement": 0.9}
+    return {"family": family, "point": name, "seed": seed, **figures}
 
 
 def test_msaes_are_compared_at_the_l0_of_the_other(benchmark_module):

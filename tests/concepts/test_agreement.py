@@ -53,8 +53,19 @@ def _names(world, words=None, vocabulary=VOCABULARY, **options):
     )
 
 
-def test_every_latent_gets_the_word_of_its_concept_across_the_gap(world):
-    table = name_latents(world[0], VOCABULARY, world[2], world[1])
+@pytest.fixture(scope="module")
+def names(world):
+    """What `name_by_agreement` finds. Do not change it in place."""
+    return _names(world)
+
+
+@pytest.fixture(scope="module")
+def table(world):
+    """What `name_latents` finds. Do not change it in place."""
+    return name_latents(world[0], VOCABULARY, world[2], world[1])
+
+
+def test_every_latent_gets_the_word_of_its_concept_across_the_gap(table):
     frame = table.to_pandas()
     assert frame["name"][:CONCEPTS].tolist() == list(VOCABULARY)
     assert frame["validated"][:CONCEPTS].all()
@@ -63,9 +74,7 @@ def test_every_latent_gets_the_word_of_its_concept_across_the_gap(world):
     assert table.best()["agreement"].is_monotonic_decreasing
 
 
-@pytest.mark.parametrize("number", [12, 400])
-@pytest.mark.parametrize("far", [0.0, 0.05])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("number", "far", "seed"), [(12, 0.0, 0), (12, 0.05, 1), (400, 0.0, 2), (400, 0.05, 0)])
 def test_a_vocabulary_of_noise_validates_nothing(world, number, far, seed):
     noise = torch.randn(number, D, generator=_generator(seed)) / D**0.5
     noise[: int(far * number)] *= 10  # words that lie much farther out than the others
@@ -93,20 +102,19 @@ def test_of_synonyms_the_most_frequent_is_the_name(world):
     assert found["runner_up"] not in (None, "concept 3", "synonym")
 
 
-def test_a_second_meaning_is_said(world):
-    found = _names(world)
-    both = found.loc[CONCEPTS]
+def test_a_second_meaning_is_said(names):
+    both = names.loc[CONCEPTS]
     assert {both["name"], both["also"]} == {"concept 0", "concept 1"}
     assert both["also_agreement"] > 0.4
-    assert (found["also_agreement"][:CONCEPTS] < 0.3).all()
+    assert (names["also_agreement"][:CONCEPTS] < 0.3).all()
 
 
-def test_a_latent_that_no_picture_activates_has_no_name(world):
-    dead = _names(world).loc[LATENTS - 1]
+def test_a_latent_that_no_picture_activates_has_no_name(names, table):
+    dead = names.loc[LATENTS - 1]
     assert dead[["name", "runner_up", "also"]].isna().all() and dead["synonyms"] == ""
     assert (dead["p_value"], dead["q_value"]) == (1, 1)
     assert np.isnan(dead["agreement"]) and np.isnan(dead["zero_shot_auroc"])
-    frame = name_latents(world[0], VOCABULARY, world[2], world[1]).to_pandas()
+    frame = table.to_pandas()
     assert frame["name"].iloc[-1] == frame["direction_name"].iloc[-1] and not frame["validated"].iloc[-1]
 
 
@@ -121,14 +129,13 @@ def _with_latents_that_are_never_active(msae, number):
     return larger, places
 
 
-def test_latents_that_are_never_active_change_nothing(world):
-    larger, places = _with_latents_that_are_never_active(world[0], 1500)
+def test_latents_that_are_never_active_change_nothing(world, names):
+    larger, places = _with_latents_that_are_never_active(world[0], 300)
     found = _names((larger, *world[1:]))
-    expected = _names(world)
-    assert found["latent"].tolist() == list(range(1500))
+    assert found["latent"].tolist() == list(range(300))
     pd.testing.assert_frame_equal(
         found.drop(columns="latent").loc[places.tolist()].reset_index(drop=True),
-        expected.drop(columns="latent"),
+        names.drop(columns="latent"),
         check_exact=False,
         atol=1e-5,
     )
@@ -146,9 +153,9 @@ def test_without_any_active_latent_there_are_names_by_direction_alone(world):
     assert frame["agreement"].dtype == frame["zero_shot_auroc"].dtype == np.float64
 
 
-def test_lengths_of_the_words_embeddings_do_not_matter(world):
+def test_lengths_of_the_words_embeddings_do_not_matter(world, names):
     lengths = torch.rand(CONCEPTS, 1, generator=_generator(9)) * 9 + 1
-    pd.testing.assert_frame_equal(_names(world, lengths * world[2]), _names(world), check_exact=False, atol=1e-4)
+    pd.testing.assert_frame_equal(_names(world, lengths * world[2]), names, check_exact=False, atol=1e-4)
 
 
 def _with_a_common_part(world, strength):
@@ -202,15 +209,14 @@ def test_figures_are_of_pictures_that_did_not_choose_the_name(world, strength):
         assert row["zero_shot_auroc_low"] < row["zero_shot_auroc"] < row["zero_shot_auroc_high"]
 
 
-def test_chunks_do_not_change_the_result(world, monkeypatch):
-    whole = _names(world)
+def test_chunks_do_not_change_the_result(world, names, monkeypatch):
     monkeypatch.setattr(moments, "_CHUNK_ENTRIES", 3 * CONCEPTS)
     monkeypatch.setattr(zero_shot, "_CHUNK_ENTRIES", 3 * ROWS)
     parts = _names(world, batch_size=700)
     for column in ("name", "synonyms", "runner_up", "also"):
-        assert parts[column].tolist() == whole[column].tolist()
+        assert parts[column].tolist() == names[column].tolist()
     for column in ("agreement", "zero_shot_auroc", "p_value"):
-        np.testing.assert_allclose(parts[column], whole[column], atol=1e-4)
+        np.testing.assert_allclose(parts[column], names[column], atol=1e-4)
 
 
 def test_too_few_pictures_are_refused(world):
@@ -218,16 +224,11 @@ def test_too_few_pictures_are_refused(world):
         name_by_agreement(world[0], world[1][:19].repeat(5, 1), VOCABULARY, world[2])
 
 
-def test_weak_names_are_marked_wherever_they_stand(world):
-    table = name_latents(world[0], VOCABULARY, world[2], world[1])
+def test_weak_names_are_marked_wherever_they_stand(table):
     weak = replace(table, frame=table.frame.assign(zero_shot_auroc_low=0.5))
     assert (weak.frame["q_value"] <= 0.05).any() and "unvalidated" in repr(weak)
     assert name_columns(weak, range(3))["validated"] == [False] * 3
     assert name_columns(table, range(3))["validated"] == [True] * 3
-
-
-def test_a_name_that_hardly_agrees_is_weak(world):
-    table = name_latents(world[0], VOCABULARY, world[2], world[1])
     low = replace(table, frame=table.frame.assign(agreement=0.39))
     assert table.to_pandas()["validated"].any() and not low.to_pandas()["validated"].any()
 

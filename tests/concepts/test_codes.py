@@ -63,8 +63,8 @@ def test_chosen_rows_are_read_in_their_order(model, x, rows):
 
 @pytest.mark.parametrize("collector", [SparseCollector(K), FiringCollector()], ids=["k", "all"])
 @pytest.mark.parametrize("rows", [None, range(20, 100), np.array([5, 2, 77, 70]), range(90, 10, -1)], ids=str)
-def test_the_row_of_the_data_that_is_not_finite_is_named(model, x, collector, rows):
-    bad = x.clone()
+def test_the_row_of_the_data_that_is_not_finite_is_named(x, collector, rows):
+    bad, model = x.clone(), MSAEModel(MSAEConfig(d_in=D, num_latents=N))
     bad[70, 1] = np.inf
     bad[77, 2] = np.nan
     with pytest.raises(ValueError, match=r"row (70|77) of the given array") as refused:

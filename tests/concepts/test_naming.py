@@ -81,7 +81,7 @@ def random_words(number=50, width=16, seed=1):
 @pytest.mark.parametrize("null", naming.NULLS)
 def test_p_values_of_directions_like_the_null_are_uniform(null):
     """Of a dictionary that is itself drawn as the null says."""
-    words, n = random_words(), 3000
+    words, n = random_words(), 2000
     vocabulary = Vocabulary([str(i) for i in range(len(words))])
     model = MSAEModel(MSAEConfig(d_in=16, num_latents=n, nesting_ks=[n]))
     generator = torch.Generator().manual_seed(5)

@@ -33,24 +33,26 @@ def _write(folder, kind, value):
     return folder if kind == "folder" else folder / "e.parquet"
 
 
-@pytest.fixture(params=["run[1]", "run*", "run?", "[ab"])
-def folders(request, tmp_path):
-    """A folder with an odd name, and one that its name fits as a pattern."""
-    return tmp_path / request.param, tmp_path / "run1"
+NAMES = ("run[1]", "run*", "run?", "[ab")
+"""Odd names, which all but the last fit "run1" if they are taken for patterns."""
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["parquet", "folder", "saved"])
-def test_embeddings_of_an_odd_folder(folders, kind):
-    _write(folders[1], kind, 1)
-    odd = load_embeddings(_write(folders[0], kind, 7))
-    assert odd[:].tolist() == [[7.0, 8.0]] and odd.source.startswith(str(folders[0]))
+def test_embeddings_of_an_odd_folder(tmp_path, kind, name):
+    _write(tmp_path / "run1", kind, 1)
+    odd = load_embeddings(_write(tmp_path / name, kind, 7))
+    assert odd[:].tolist() == [[7.0, 8.0]] and odd.source.startswith(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("kind", ["images", "tar", "folder", "parquet"])
-def test_data_of_an_odd_folder(folders, kind, streaming):
-    _write(folders[1], kind, 1)
-    rows = list(open_dataset(str(_write(folders[0], kind, 7)), streaming=streaming))
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*(("folder", name) for name in NAMES), *((kind, "run[1]") for kind in ("images", "tar", "parquet"))],
+)
+def test_data_of_an_odd_folder(tmp_path, kind, name, streaming):
+    _write(tmp_path / "run1", kind, 1)
+    rows = list(open_dataset(str(_write(tmp_path / name, kind, 7)), streaming=streaming))
     assert len(rows) == 1
     first = rows[0].get("image_embeds") or rows[0].get("image", rows[0].get("png")).getpixel((0, 0))
     assert first[0] == 7

@@ -61,15 +61,6 @@ def test_quadratic_erasure_stops_quadratic_probes_that_leace_does_not():
     assert areas["leace"] > 0.8 and areas["quadratic"] < 0.62
 
 
-def test_a_covariance_without_an_inverse_needs_shrinkage(train):
-    X, concept, _ = train
-    few = np.r_[np.flatnonzero(concept)[:5], np.flatnonzero(~concept)[:50]]
-    with pytest.raises(NotDefinedError, match=r"5 rows.*shrinkage"):
-        METHODS["quadratic"](shrinkage=False, pooling=0).fit(X[few], concept[few])
-    assert np.isfinite(METHODS["quadratic"](shrinkage=False).fit(X[few], concept[few]).remove(X)).all()
-    assert np.isfinite(METHODS["quadratic"]().fit(X[few], concept[few]).remove(X)).all()
-
-
 def test_quadratic_erasure_pools_covariances_that_few_rows_do_not_tell():
     right, moved = {0: [], None: []}, {0: [], None: []}
     for seed in range(4):
@@ -86,14 +77,16 @@ def test_quadratic_erasure_pools_covariances_that_few_rows_do_not_tell():
     assert np.mean(moved[None]) < 0.75 * np.mean(moved[0])
 
 
-def test_bad_pooling_and_too_few_rows_for_it_are_named(train):
+def test_few_rows_need_shrinkage_or_pooling(train):
     X, concept, _ = train
     with pytest.raises(ValueError, match=r"pooling.*1\.5"):
         METHODS["quadratic"](pooling=1.5)
-    few = np.r_[np.flatnonzero(concept)[:3], np.flatnonzero(~concept)[:50]]
-    with pytest.raises(NotDefinedError, match=r"3 rows.*pooling"):
-        METHODS["quadratic"]().fit(X[few], concept[few])
-    assert np.isfinite(METHODS["quadratic"](pooling=1).fit(X[few], concept[few]).remove(X)).all()
+    for number, refused, said in ((5, {"shrinkage": False, "pooling": 0}, "shrinkage"), (3, {}, "pooling")):
+        few = np.r_[np.flatnonzero(concept)[:number], np.flatnonzero(~concept)[:50]]
+        with pytest.raises(NotDefinedError, match=rf"{number} rows.*{said}"):
+            METHODS["quadratic"](**refused).fit(X[few], concept[few])
+        for options in ({"pooling": 1}, *([{}, {"shrinkage": False}] if number == 5 else [])):
+            assert np.isfinite(METHODS["quadratic"](**options).fit(X[few], concept[few]).remove(X)).all()
 
 
 def test_inlp_projects_out_as_many_directions_as_probes_find(train):

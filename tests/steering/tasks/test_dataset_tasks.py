@@ -36,14 +36,14 @@ def dataset(table):
     return Dataset.from_dict(rows, Features({**features, "image": Image()}))
 
 
-def test_columns_become_a_task(dataset, table):
-    task = task_from_dataset(dataset, "scenes", "y", "place", ["big"], split_column="split")
+def test_columns_become_a_task(tiny, dataset, table):
+    task = task_from_dataset(dataset, tiny, "y", "place", ["big"], split_column="split")
     kept = (table["split"] != "validation").to_numpy()
     assert task.split.tolist() == table["split"][kept].tolist()
     np.testing.assert_array_equal(task.target, table["y"][kept])
     np.testing.assert_array_equal(task.concepts["place"], table["place"][kept] == 1)
     assert list(task.concepts) == ["place", "big"] and task.bias == "place"
-    assert task.counterfactuals is None and task.features.shape == (64, 128)
+    assert task.counterfactuals is None and task.features.shape == (64, 32)
     assert task.provenance["base_model_weights_sha256"]
     # Pictures are those of the rows: alike if and only if label and place are.
     cells = 2 * task.target + task.concepts["place"]
@@ -52,22 +52,22 @@ def test_columns_become_a_task(dataset, table):
     assert np.abs(task.features[cells == 0][0] - task.features[cells == 3][0]).max() > 0.01
 
 
-def test_one_dataset_for_each_split_gives_the_same(dataset):
-    one = task_from_dataset(dataset, "scenes", "y", "place", split_column="split")
+def test_one_dataset_for_each_split_gives_the_same(tiny, dataset):
+    one = task_from_dataset(dataset, tiny, "y", "place", split_column="split")
     of_split = np.array(dataset["split"])
     parts = {
         name: dataset.select(np.flatnonzero(of_split == part)).remove_columns("split")
         for name, part in (("train", "train"), ("valid", "validation"), ("test", "test"))
     }
-    other = task_from_dataset(DatasetDict(parts), "scenes", "y", "place")
+    other = task_from_dataset(DatasetDict(parts), tiny, "y", "place")
     np.testing.assert_allclose(one.features, other.features, atol=1e-5)
     np.testing.assert_array_equal(one.split, other.split)
 
 
-def test_rows_are_drawn_and_the_test_is_balanced(dataset):
+def test_rows_are_drawn_and_the_test_is_balanced(tiny, dataset):
     settings = {"split_column": "split", "balance_test": True, "num_rows": 40}
-    task = task_from_dataset(dataset, "scenes", "y", "place", **settings)
-    again = task_from_dataset(dataset, "scenes", "y", "place", **settings)
+    task = task_from_dataset(dataset, tiny, "y", "place", **settings)
+    again = task_from_dataset(dataset, tiny, "y", "place", **settings)
     np.testing.assert_array_equal(task.features, again.features)
     assert len(task.train) == 20
     cells = 2 * task.target[task.test] + task.concepts["place"][task.test]
@@ -84,50 +84,50 @@ def test_rows_are_drawn_and_the_test_is_balanced(dataset):
         ({"image_column": "photo"}, "photo"),
     ],
 )
-def test_bad_columns_are_named(dataset, change, named):
+def test_bad_columns_are_named(tiny, dataset, change, named):
     settings = {"target": "y", "bias": "place", "split_column": "split", **change}
     with pytest.raises(ValueError, match=named):
-        task_from_dataset(dataset, "scenes", **settings)
+        task_from_dataset(dataset, tiny, **settings)
 
 
-def test_values_that_are_no_concept_or_split_are_named(dataset):
+def test_values_that_are_no_concept_or_split_are_named(tiny, dataset):
     odd = dataset.remove_columns(["big", "split"]).add_column("big", [7] * 72).add_column("split", ["dev"] * 72)
     with pytest.raises(ValueError, match="dev"):
-        task_from_dataset(odd, "scenes", "y", "place", split_column="split")
+        task_from_dataset(odd, tiny, "y", "place", split_column="split")
     odd = odd.remove_columns("split").add_column("split", dataset["split"][:])
     with pytest.raises(ValueError, match=r"big.*7"):
-        task_from_dataset(odd, "scenes", "y", "place", ["big"], split_column="split")
+        task_from_dataset(odd, tiny, "y", "place", ["big"], split_column="split")
 
 
-def test_waterbirds(tmp_path, table):
+def test_waterbirds(tiny, tmp_path, table):
     numbers = {"train": 0, "validation": 1, "test": 2}
     table = table.assign(split=table["split"].map(numbers), img_filename=[f"001.Auk/{i}.jpg" for i in range(72)])
     table.drop(columns="big").to_csv(tmp_path / "metadata.csv", index_label="img_id")
     (tmp_path / "001.Auk").mkdir()
     for _, row in table.iterrows():
         _picture(row["place"], row["y"]).save(tmp_path / row["img_filename"])
-    task = waterbirds(tmp_path, "scenes")
+    task = waterbirds(tmp_path, tiny)
     assert task.name == "waterbirds" and task.bias == "place"
     assert (len(task.train), len(task.test)) == (40, 24)
     np.testing.assert_array_equal(task.target, table["y"][table["split"] != 1])
     (tmp_path / "001.Auk" / "3.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"3\.jpg"):
-        waterbirds(tmp_path, "scenes")
+        waterbirds(tmp_path, tiny)
 
 
-def test_changed_files_are_read_again(tmp_path, table):
+def test_changed_files_are_read_again(tiny, tmp_path, table):
     files = [tmp_path / f"{i}.png" for i in range(72)]
     for file, y in zip(files, table["y"], strict=True):
         _picture(False, y).save(file)
     rows = Dataset.from_pandas(table.assign(image=list(map(str, files))))
-    first = task_from_dataset(rows, "scenes", "y", "place", split_column="split")
+    first = task_from_dataset(rows, tiny, "y", "place", split_column="split")
     _picture(True, True).resize((40, 40)).save(files[0])
-    again = task_from_dataset(rows, "scenes", "y", "place", split_column="split")
+    again = task_from_dataset(rows, tiny, "y", "place", split_column="split")
     changed = np.abs(first.features - again.features).max(axis=1) > 1e-3
     assert np.flatnonzero(changed).tolist() == [0]
 
 
-def test_celeba(tmp_path):
+def test_celeba(tiny, tmp_path):
     random = np.random.default_rng(0)
     names = [f"{i:06}.jpg" for i in range(1, 81)]
     attributes = pd.DataFrame(random.choice([-1, 1], (80, 40)), index=names, columns=list(ATTRIBUTES))
@@ -138,7 +138,7 @@ def test_celeba(tmp_path):
     (tmp_path / "img_align_celeba").mkdir()
     for name in names:
         _picture(True, attributes.loc[name, "Blond_Hair"] > 0).save(tmp_path / "img_align_celeba" / name)
-    task = celeba(tmp_path, "scenes")
+    task = celeba(tmp_path, tiny)
     assert len(task.concepts) == 39 and task.bias == "Male" and len(task.train) == 40
     np.testing.assert_array_equal(task.target[task.train], attributes["Blond_Hair"].to_numpy()[:40] == 1)
     np.testing.assert_array_equal(task.concepts["Young"][task.train], attributes["Young"].to_numpy()[:40] == 1)
