@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -11,9 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 
 import datasets
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.data_files import FILES_TO_IGNORE, SPLIT_KEYWORDS, DataFilesList
 from datasets.load import infer_module_for_data_files
@@ -27,12 +23,6 @@ from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cac
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 _SPLIT_WORDS = {"data", *chain(*SPLIT_KEYWORDS.values())}
-# How the columns of a table of captions are read.
-_COLUMNS = {
-    ".csv": lambda file: list(map(str, pd.read_csv(file, nrows=0))),
-    ".jsonl": lambda file: list(map(str, pd.read_json(file, lines=True, nrows=1))),
-    ".parquet": lambda file: pq.read_schema(file).names,
-}
 _MAKE_SPLITS = "extract its embeddings with --test_size 0.2, which sets a fifth of the rows aside as test"
 # Shards of a saved dataset that is streamed: enough to divide it among processes.
 _SAVED_SHARDS = 64
@@ -63,20 +53,15 @@ def open_dataset(
             raise ValueError(f"{source} was rendered and cannot be streamed: leave out streaming")
         if test_size is not None:
             raise ValueError(f"{source} is a split already: leave out test_size")
-        open_world = _open_scenes if source.startswith("scenes:") else _open_clipart
-        return open_world(source, split, num_proc)
+        return _open_world(source, split, num_proc)
     try:
         found = _open(source, split, config_name, revision, streaming)
     except (datasets.exceptions.DatasetNotFoundError, HFValidationError, ConnectionError) as error:
         raise FileNotFoundError(
             f"dataset {source!r} is neither a file or folder nor a dataset that can be reached on the Hub: {error}"
         ) from error
-    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid, tarfile.TarError) as error:
+    except (datasets.exceptions.DatasetGenerationError, ValueError, tarfile.TarError) as error:
         raise ValueError(f"dataset {source} cannot be read: {error.__cause__ or error}") from error
-    except ValueError as error:
-        if not str(error).startswith("`file_name`"):
-            raise
-        raise _no_file_names(Path(source).expanduser(), error) from error
     found = _without_split_labels(found)
     if test_size is not None:
         found = _with_test_split(found, source, test_size)
@@ -182,44 +167,21 @@ def _without_split_labels(
     return found.remove_columns("label") if is_of_splits else found
 
 
-def _no_file_names(folder: Path, error: ValueError) -> ValueError:
-    """Make an error that says what is wrong with the table of captions of a folder of pictures."""
-    files = [file for file in sorted(folder.rglob("metadata.*")) if file.suffix in _COLUMNS]
-    if not files:  # on the Hub
-        return error
-    columns = _COLUMNS[files[0].suffix](files[0])
-    near = difflib.get_close_matches("file_name", columns, n=1)
-    way_out = f": rename the column {near[0]}" if near else ""
-    return ValueError(
-        f"{files[0]} has the columns {', '.join(columns)}, but needs a column of strings named file_name, which says "
-        f"where each picture is{way_out}"
-    )
-
-
 def _streamed(dataset: Dataset) -> IterableDataset:
     streamed = dataset.to_iterable_dataset(num_shards=min(_SAVED_SHARDS, len(dataset)))
     streamed.info.splits = None
     return streamed
 
 
-def _open_scenes(source: str, split: str | None, num_proc: int | None) -> Dataset:
+def _open_world(source: str, split: str | None, num_proc: int | None) -> Dataset:
+    from hf_msae.clipart import load_clipart
     from hf_msae.scenes import load_scenes
 
-    _, own_split, *numbers = source.split(":")
-    if len(numbers) not in (1, 2) or not all(number.isdigit() for number in numbers):
+    world, own_split, *numbers = source.split(":")
+    if world == "scenes" and (len(numbers) not in (1, 2) or not all(number.isdigit() for number in numbers)):
         raise ValueError(f"{source!r} is not scenes:SPLIT:N or scenes:SPLIT:N:SEED, such as scenes:train:20000")
-    _require_split(source, own_split, split)
-    return load_scenes(own_split, *map(int, numbers), num_proc=num_proc)
-
-
-def _open_clipart(source: str, split: str | None, num_proc: int | None) -> Dataset:
-    from hf_msae.clipart import load_clipart
-
-    own_split = source.partition(":")[2]
-    _require_split(source, own_split, split)
-    return load_clipart(own_split)
-
-
-def _require_split(source: str, own_split: str, split: str | None) -> None:
     if split not in (None, own_split):
         raise ValueError(f"{source!r} already names the split {own_split!r}: leave out {split!r}")
+    if world == "clipart":
+        return load_clipart(":".join([own_split, *numbers]))
+    return load_scenes(own_split, *map(int, numbers), num_proc=num_proc)

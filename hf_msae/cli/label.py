@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     """Label the latents, write and print what was found, and exit with 1 if nothing was."""
+    from ..concepts import ConceptTable
     from ..neuron_labels import Budget, MSAENeuron, label_neurons
     from ..neuron_labels.control import Control
     from ..neuron_labels.retrying import ServiceError
@@ -81,7 +82,10 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     imager = _imager(args, model, [control, known.control], source.device)
     imager.check()
     chosen = args.latents or _active(model, control, args.k)
-    names = model.concepts if model.concepts is not None else _empty_table(model)
+    names = model.concepts
+    if names is None:
+        none, nan = ([value] * model.msae.config.num_latents for value in (None, float("nan")))
+        names = ConceptTable.from_columns(none, nan, none, nan)
     if table_file is None:
         table_file = output / "concepts.parquet"
         names = _with_earlier_labels(names, table_file)
@@ -225,13 +229,6 @@ def _with_earlier_labels(names: ConceptTable, file: Path) -> ConceptTable:
     if file.is_file() and named(earlier := ConceptTable.load(file)) == named(names):
         return earlier
     return names
-
-
-def _empty_table(model: VisionTextMSAE) -> ConceptTable:
-    from ..concepts import ConceptTable
-
-    none, nan = ([value] * model.msae.config.num_latents for value in (None, float("nan")))
-    return ConceptTable.from_columns(none, nan, none, nan)
 
 
 def _print(found: NeuronLabels, checks: LabelChecks | None, proposer: Proposer) -> None:

@@ -144,7 +144,11 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         source = f"{kwargs.get('name_or_path') or config_dict.get('_name_or_path') or '.'}/config.json"
         if config_dict.get("model_type", cls.model_type) != cls.model_type:
             raise ValueError(f"{source}: model_type is {config_dict['model_type']!r}, not 'msae', so this is no MSAE")
-        config_dict = _upgrade(dict(config_dict), source)
+        version = config_dict.get("schema_version", SCHEMA_VERSION)
+        check_schema_version(version, SCHEMA_VERSION, source)
+        config_dict = dict(config_dict)
+        for older in range(version, SCHEMA_VERSION):
+            config_dict = {**_UPGRADES[older](config_dict), "schema_version": older + 1}
 
         returns_unused = kwargs.get("return_unused_kwargs", False)
         unknown = [key for key in kwargs if not cls._is_known(key) and key not in _LOADING_KEYS]
@@ -180,12 +184,3 @@ def _doubling_ks(largest: int) -> list[int]:
     """64, 128, ... below the largest k, then this itself: the levels of the paper."""
     doubling = (64 * 2**level for level in range(largest.bit_length()))
     return [*(k for k in doubling if k < largest), largest]
-
-
-def _upgrade(config_dict: dict[str, Any], source: str) -> dict[str, Any]:
-    """Convert the content of an older config.json to the current schema."""
-    version = config_dict.get("schema_version", SCHEMA_VERSION)
-    check_schema_version(version, SCHEMA_VERSION, source)
-    for older in range(version, SCHEMA_VERSION):
-        config_dict = {**_UPGRADES[older](config_dict), "schema_version": older + 1}
-    return config_dict

@@ -86,7 +86,8 @@ class PreTrainedMSAE(PreTrainedModel):
         except MissingConfigError as error:
             raise _with_subfolders(error, name, kwargs) from error
         if not folder.is_dir():
-            downloaded = _snapshot_of(name, kwargs)
+            given = {key: kwargs[key] for key in ("revision", "subfolder", "cache_dir") if kwargs.get(key)}
+            downloaded = Path(cached_file(name, "config.json", local_files_only=True, **given)).parent
             _check_kinds(_weight_files(downloaded, kwargs.get("variant")))
         unexpected = info["unexpected_keys"]
         if unexpected and "key_mapping" not in kwargs and all(re.match(WRAPPERS, key) for key in unexpected):
@@ -235,12 +236,6 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{file}: {tensor} is in {name}, which does not exist: copy the folder again")
     return [folder / name for name in sorted(set(names.values()))]
-
-
-def _snapshot_of(name: str, kwargs: dict[str, Any]) -> Path:
-    """Return the folder of the cache that a model of the Hub was just loaded from."""
-    given = {key: kwargs[key] for key in ("revision", "subfolder", "cache_dir") if kwargs.get(key)}
-    return Path(cached_file(name, "config.json", local_files_only=True, **given)).parent
 
 
 def _check_kinds(files: list[Path]) -> None:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
@@ -146,16 +145,13 @@ def train_together(
                     if checkpoint is not None:
                         run.prune(checkpoint)
                 if signum and saved:
-                    raise _interrupted(signum, step, first.total_steps, list(saved.values()))
+                    where, *others = saved.values()
+                    raise TrainingInterrupted(
+                        f"training was interrupted after step {step} of {first.total_steps} and saved to {where}"
+                        f"{f' and {len(others)} more' if others else ''}: run the same command with "
+                        "--resume_from_checkpoint last to continue",
+                        signum,
+                        where,
+                    )
                 if any(run.finished or run in ended for run in active):
                     break
-
-
-def _interrupted(signum: int, step: int, total_steps: int, saved: list[Path]) -> TrainingInterrupted:
-    where = str(saved[0]) if len(saved) == 1 else f"{len(saved)} checkpoints, such as {saved[0]}"
-    return TrainingInterrupted(
-        f"training was interrupted after step {step} of {total_steps} and saved to {where}: run the same command with "
-        f"--resume_from_checkpoint last to continue",
-        signum,
-        saved[0],
-    )

@@ -48,7 +48,6 @@ _SHAPES = {
     **{f"{_LINEAR}.weight": "n d", f"{_LINEAR}.bias": "n"},
     **dict.fromkeys(_NORMALIZED, "n"),
 }
-_DEEP_ENCODERS = {"mlp_blocks": "hidden layers", "attention_blocks": "attention", "resnet_blocks": "a ResNet"}
 _ACTIVATIONS = {
     "SAE": "relu",
     "TopKSAE": "topk",
@@ -105,9 +104,8 @@ def _tensors(content: Any, name: str) -> tuple[dict[str, torch.Tensor], dict[str
     tensors = tensors_of(content, name, counters)
     if "Q" in tensors:
         raise ValueError(f"{name} is a QSAE: {_REFUSED['QSAE']}, so it cannot be converted")
-    for part, layers in _DEEP_ENCODERS.items():
-        if any(key.startswith(f"encoder.{part}.") for key in tensors):
-            raise ValueError(f"the encoder of {name} has {layers}, not one matrix, so it cannot be converted")
+    if deep := [key for key in tensors if key.startswith("encoder.") and "_blocks." in key]:
+        raise ValueError(f"the encoder of {name} has {deep[0]}: it is not one matrix, so it cannot be converted")
     if f"{_NORM}.weight" in tensors and _NORMALIZED[2] not in tensors:
         raise ValueError(f"the encoder of {name} ends in LayerNorm, so it cannot be converted")
     # A tied encoder has the dictionary's tensors under a second name.

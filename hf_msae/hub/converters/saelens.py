@@ -82,7 +82,10 @@ def read(source: CheckpointSource) -> ForeignCheckpoint:
     tensors = {key: tensor.double() for key, tensor in tensors.items()}
     tensors["W_dec"] = _finetuned(tensors, settings, name)
     if settings.flag("rescale_acts_by_decoder_norm"):
-        _fold_decoder_norms(tensors)
+        # Activations are multiplied by the norms of decoder rows, and divided again before decoding.
+        norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
+        tensors["W_enc"], tensors["b_enc"] = tensors["W_enc"] * norms, tensors["b_enc"] * norms
+        tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
     config = {**_origin(source, settings), **_activation(architecture, settings, sizes["n"], source)}
     return ForeignCheckpoint(
         **_encoder(architecture, tensors, name),
@@ -168,13 +171,6 @@ def _prefixes(training: Settings, n: int) -> dict[str, Any]:
         return {}
     widths = [whole_number(width, f"an entry of {what}") for width in widths]
     return {"nesting": "prefix", "nesting_widths": sorted({*widths, n})}
-
-
-def _fold_decoder_norms(tensors: dict[str, torch.Tensor]) -> None:
-    """Fold in that activations are multiplied by the norms of decoder rows, and divided again before decoding."""
-    norms = torch.linalg.vector_norm(tensors["W_dec"], dim=1)
-    tensors["W_enc"], tensors["b_enc"] = tensors["W_enc"] * norms, tensors["b_enc"] * norms
-    tensors["W_dec"] = tensors["W_dec"] / norms[:, None]
 
 
 def _encoder(architecture: str, tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..._utils.deprecation import warn_renamed
 from .index import check_subfolder
 from .release_plan import ReleasePlan
 from .repository import Committed, Repository, Snapshot
-from .staging import StagedModel, find_models, stage_model
+from .staging import find_models, stage_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,7 +240,9 @@ def push_to_hub(
                     (place / each.path_in_repo).write_bytes(each.path_or_fileobj)
         else:
             repository.create(private, branch=None if create_pr else revision)
-            message = commit_message or _message(staged)
+            names = ", ".join(each.subfolder for each in staged)
+            default = f"Upload {len(staged)} MSAEs: {names}" if len(staged) > 1 else f"Upload MSAE {names}".rstrip()
+            message = commit_message or default
             committed = repository.commit(plan.operations, message, commit_description, revision, create_pr)
     return Release.of(
         repository,
@@ -281,8 +283,3 @@ def _place(dry_run: str | os.PathLike | None) -> Iterator[Path]:
     with atomic_path(target) as unfinished:
         unfinished.mkdir()
         yield unfinished
-
-
-def _message(staged: Sequence[StagedModel]) -> str:
-    names = ", ".join(each.subfolder for each in staged)
-    return f"Upload {len(staged)} MSAEs: {names}" if len(staged) > 1 else f"Upload MSAE {names}".rstrip()

@@ -92,7 +92,8 @@ def _built() -> Path:
         # Not every compiler knows the optional flags; without OpenMP there is one thread. With it, the functions share
         # the runtime and threads of torch, which is already loaded.
         for optional in (["-march=native", "-fopenmp"], ["-march=native"], []):
-            finished = _compile([*compiler, *_FLAGS, *optional], built)
+            command = [*compiler, *_FLAGS, *optional, str(_SOURCE), "-o", str(built)]
+            finished = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
             if not finished.returncode:
                 break
         finished.check_returncode()
@@ -129,11 +130,6 @@ def _folder() -> Path:
     temporary = tempfile.mkdtemp(prefix="hf_msae-")
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     return Path(temporary)
-
-
-def _compile(command: list[str], built: Path) -> subprocess.CompletedProcess:
-    command = [*command, str(_SOURCE), "-o", str(built)]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
 
 
 def _processor() -> str:

@@ -60,7 +60,7 @@ def test_the_recipe_saves_what_the_reader_reads(tmp_path):
     ("name", "given", "message"),
     [
         ("layer_norm", {}, "LayerNorm"),
-        ("hidden_layers", {}, "hidden layers"),
+        ("hidden_layers", {}, "mlp_blocks.*not one matrix"),
         ("matching_pursuit", {}, "no encoder.*MpSAE"),
         ("quantised", {}, "QSAE"),
         ("top_k", {}, "give k .*activation=relu"),

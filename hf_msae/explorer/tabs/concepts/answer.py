@@ -86,7 +86,7 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
     frame = frame.sort_values("strength", ascending=False, kind="stable")  # whatever the order, the best of a name
     if order != "similarity":
         frame = frame.sort_values(order, ascending=order == "name", kind="stable", na_position="last")
-    first = frame.head(MAX_ROWS)
+    first, concepts = frame.head(MAX_ROWS), explorer.model.concepts
     shown = pd.DataFrame(
         {
             "name": [str(explorer.label(latent)) for latent in first["latent"]],
@@ -104,16 +104,10 @@ def listing(explorer: Explorer, words: object = "", validated_only: object = Fal
             "agree": [DASH if pd.isna(value) else "yes" if value else "no" for value in first["agrees"]],
             "strong in": [share(value) if value else "none" for value in first["share"]],
         },
-        columns=list(columns_of(explorer)),
+        columns=list(LABEL_COLUMNS if concepts is not None and concepts.evidence == "labels" else COLUMNS),
     )
     total = explorer.msae.config.num_latents
     return Listing(shown, len(frame), frame["name"].nunique(), total, none_validated)
-
-
-def columns_of(explorer: Explorer) -> tuple[str, ...]:
-    """The columns of the table: those that the names' evidence fills."""
-    concepts = explorer.model.concepts
-    return LABEL_COLUMNS if concepts is not None and concepts.evidence == "labels" else COLUMNS
 
 
 def _why_none(explorer: Explorer) -> str:
