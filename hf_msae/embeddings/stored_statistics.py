@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from transformers.utils import logging
 
@@ -61,7 +60,7 @@ def merge_moments(into: dict[str, RunningMoments], other: Mapping[str, RunningMo
         into.setdefault(name, RunningMoments()).merge(moments)
 
 
-def save_moments(folder: Path, metadata: EmbeddingMetadata, moments: Mapping[str, RunningMoments]) -> None:
+def save_moments(folder: Path, moments: Mapping[str, RunningMoments]) -> None:
     """Write the statistics file."""
     tensors = {}
     for name, each in moments.items():
@@ -69,7 +68,7 @@ def save_moments(folder: Path, metadata: EmbeddingMetadata, moments: Mapping[str
         tensors[f"{name}.variance"] = each.sum_squared_deviations / each.num_samples
         tensors[f"{name}.num_samples"] = torch.tensor(each.num_samples)
     with atomic_path(folder / STATISTICS_FILE) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"shards": _digest(metadata)}))
+        temporary.write_bytes(save(tensors))
 
 
 def load_moments(folder: Path, metadata: EmbeddingMetadata) -> dict[str, RunningMoments] | None:
@@ -80,31 +79,11 @@ def load_moments(folder: Path, metadata: EmbeddingMetadata) -> dict[str, Running
     if sha256_of(path) != metadata.statistics_sha256:  # computed from other shards, or damaged: not worth an error
         logger.warning(f"{path} has changed since it was written: computing the statistics again")
         return None
-    try:
-        return _read(path, metadata)
-    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        logger.warning(f"{path} has another form: computing the statistics again ({error})")
-        return None
-
-
-def _read(path: Path, metadata: EmbeddingMetadata) -> dict[str, RunningMoments] | None:
+    found = {}
     with safe_open(path, framework="pt") as file:
-        if file.metadata()["shards"] != _digest(metadata):
-            return None
-        found = {}
-        for name, width in metadata.columns.items():
-            tensors = {each: file.get_tensor(f"{name}.{each}") for each in ("num_samples", "mean", "variance")}
-            if tensors["mean"].shape != (width,) or tensors["variance"].shape != (width,):
-                raise ValueError(f"the statistics of {name} do not have its width, {width}")
-            numbers = torch.cat([each.flatten().double() for each in tensors.values()])
-            if not numbers.isfinite().all() or tensors["num_samples"] < 1 or (tensors["variance"] < 0).any():
-                raise ValueError(f"the statistics of {name} cannot be those of embeddings")
+        for name in metadata.columns:
             moments = found[name] = RunningMoments()
-            moments.num_samples, moments.mean = int(tensors["num_samples"]), tensors["mean"]
-            moments.sum_squared_deviations = tensors["variance"] * moments.num_samples
-        return found
-
-
-def _digest(metadata: EmbeddingMetadata) -> str:
-    """Return a digest of the shards' contents in their order."""
-    return hashlib.sha256("".join(shard.sha256 for shard in metadata.shards).encode()).hexdigest()
+            moments.num_samples = int(file.get_tensor(f"{name}.num_samples"))
+            moments.mean = file.get_tensor(f"{name}.mean")
+            moments.sum_squared_deviations = file.get_tensor(f"{name}.variance") * moments.num_samples
+    return found

@@ -228,7 +228,7 @@ class EmbeddingWriter:
                     earlier = (moments_of_shard(self.folder, shard, columns) for shard in self._earlier_shards)
                     for each in (*earlier, *self._moments):  # shard by shard: a resumed folder has the same sums
                         merge_moments(moments, each)
-                save_moments(self.folder, self._metadata, moments)
+                save_moments(self.folder, moments)
                 checksum = sha256_of(self.folder / STATISTICS_FILE)
             self._metadata.statistics_sha256 = checksum
             write_json(

@@ -87,23 +87,16 @@ def test_a_table_is_saved_with_its_provenance(table, tmp_path):
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("latent", [0, 1, 2, 0, 4], "0 in row 3, .* the number of a latent"),
-        ("latent", [-1, 1, 2, 3, 4], "-1 in row 0, .* the number of a latent"),
-        ("latent", [0, 1, 2, 3, 10**12], r"10+ in row 4, .* the number of a latent"),
-        ("latent", ["0", "1", "2", "3", "4"], "'0' in row 0, .* the number of a latent"),
-        ("latent", [0, None, 2, 3, 4], r"0\.0 in row 0, .* the number of a latent"),
-        ("name", [1, 2, 3, 4, 5], "1 in row 0, .* text"),
-        ("name", [None, ["a"], None, ["b"], None], r".*'a'.* in row 1, .* text"),
-        ("runner_up", [True] * 5, "True in row 0, .* text"),
-        ("similarity", [None, None, "high", None, None], "'high' in row 2, .* a number"),
-        ("q_value", ["0.01"] * 5, r"'0\.01' in row 0, .* a number"),
-        ("line_auprc", ["<b>", *[None] * 4], "'<b>' in row 0, .* a number"),
-        ("line_unchecked", [None, 3, None, None, None], "3.* in row 1, .* text"),
+        ("latent", [0, 1, 2, 0, 4], "each of them once"),
+        ("latent", [-1, 1, 2, 3, 4], "from 0 on"),
+        ("latent", ["0", "1", "2", "3", "4"], "numbers of latents"),
+        ("similarity", [None, None, "high", None, None], ".*high"),
+        ("line_auprc", ["<b>", *[None] * 4], ".*<b>"),
     ],
 )
 def test_a_value_of_another_kind_is_named(table, tmp_path, column, values, message):
     table.frame.assign(**{column: values}).to_parquet(tmp_path / "words.parquet")
-    with pytest.raises(ValueError, match=rf"words\.parquet: {column} is {message}"):
+    with pytest.raises(ValueError, match=rf"words\.parquet: the column {column} must hold .*{message}"):
         ConceptTable.load(tmp_path / "words.parquet")
 
 

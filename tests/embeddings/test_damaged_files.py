@@ -6,12 +6,8 @@ import zipfile
 import datasets
 import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
-from hf_msae._utils.file_integrity import sha256_of
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
-from hf_msae.embeddings.metadata import EmbeddingMetadata
 from tests.fuzzing import check_every_field
 
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -48,41 +44,6 @@ def test_a_field_of_another_type(folder, name):
         check_every_field(folder / name, read, accepted=r"unfinished")
     else:
         check_every_field(folder / name, read)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"image_embeds.mean": X[0, :2]},
-        {"image_embeds.mean": X[0] * np.nan},
-        {"image_embeds.variance": -np.abs(X[0])},
-        {"image_embeds.num_samples": X},
-        {"image_embeds.num_samples": np.array(-20)},
-        {"image_embeds.num_samples": np.array(0)},
-        {"image_embeds.num_samples": np.array(10**12)},
-    ],
-)
-def test_statistics_of_another_form_are_computed_again(folder, change, caplog):
-    file = folder / "statistics.safetensors"
-    with safe_open(file, framework="np") as opened:
-        known = opened.metadata()
-    save_file(load_file(file) | change, file, metadata=known)
-    metadata = EmbeddingMetadata.load(folder)
-    metadata.statistics_sha256 = sha256_of(file)
-    metadata.save(folder)
-    found = load_embeddings(folder).statistics()
-    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(found.variance, X.var(axis=0), rtol=1e-5)
-    assert found.num_samples == len(X)
-
-
-def test_statistics_without_the_mean_are_computed_again(folder):
-    file = folder / "statistics.safetensors"
-    save_file({"x.mean": X[0]}, file)
-    metadata = EmbeddingMetadata.load(folder)
-    metadata.statistics_sha256 = sha256_of(file)
-    metadata.save(folder)
-    np.testing.assert_allclose(load_embeddings(folder).statistics().mean, X.mean(axis=0), rtol=1e-5)
 
 
 def npy(shape="(20, 4)", dtype="'<f4'"):

@@ -111,25 +111,3 @@ def test_a_damaged_array_is_named(folder, model, damage):
         with pytest.raises(ValueError, match=rf"segment-00001/{name}\.npy.*delete index\.json and the segments"):
             ConceptIndex(folder, model, X)
         file.write_bytes(whole)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("latents", N),
-        ("of_latent_rows", -1),
-        ("of_latent_rows", 10**9),
-        ("offsets", -1),
-        ("offsets", 10**12),
-        ("of_latent_values", np.nan),
-        ("of_latent_values", np.inf),
-        ("lengths", np.nan),
-    ],
-)
-def test_a_number_that_cannot_be_is_named(folder, model, name, value):
-    file = folder / "segment-00000" / f"{name}.npy"
-    array = np.load(file)
-    array.flat[3] = value
-    np.save(file, array)
-    with pytest.raises(ValueError, match=rf"segment-00000/{name}\.npy"):
-        ConceptIndex(folder, model, X)
