@@ -212,7 +212,6 @@ def _p_values(z: np.ndarray) -> np.ndarray:
 def _null_effects(
     ask: Classifier, x: torch.Tensor, directions: torch.Tensor, step: float, before: np.ndarray
 ) -> np.ndarray:
-    """Return the mean change of the log-odds when the samples move one step along each of several directions."""
     found, at_once = [], max(1, _MOST_ENTRIES // x.numel())
     for some in directions.split(at_once):
         moved = (x[None] + step * some[:, None]).reshape(-1, x.shape[1])

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command with `argv`, by default the arguments of the process."""
     parser = command_parser("label", [NamedModelArguments, LabelArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
-    from ..neuron_labels.retrying import ServiceError
+    from ..neuron_labels.services import ServiceError
 
     try:
         with parser.reporting_errors():
@@ -62,7 +62,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     from ..concepts import ConceptTable
     from ..neuron_labels import Budget, MSAENeuron, label_neurons
     from ..neuron_labels.control import Control
-    from ..neuron_labels.retrying import ServiceError
+    from ..neuron_labels.services import ServiceError
     from ..plotting import save_figure
 
     budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})

@@ -65,9 +65,6 @@ def build_clipart(
         size: Width and height of the pictures in pixels.
         num_proc: Number of processes that render.
 
-    Returns:
-        The splits.
-
     Raises:
         FileExistsError: `output` is not empty.
         FileNotFoundError: `svg_folder` holds no SVG file.

@@ -1,6 +1,5 @@
 from .checks import PatchError as PatchError
 from .eagle_eyes import EagleEyesFeatures as EagleEyesFeatures
-from .earth_library import load_earth_library as load_earth_library
 from .fixed import FixedClassifier as FixedClassifier
 from .generator import BLIND_SPOTS as BLIND_SPOTS
 from .generator import CAUSES as CAUSES
@@ -21,6 +20,7 @@ from .result import RedTeamReport as RedTeamReport
 from .run import AUDITS as AUDITS
 from .run import red_team as red_team
 from .soil_spectra import SOIL_SETS as SOIL_SETS
+from .soil_spectra import load_earth_library as load_earth_library
 from .soil_spectra import load_soil_spectra as load_soil_spectra
 from .vision import HYPERVIEW_SCALE as HYPERVIEW_SCALE
 from .vision import HyperviewTransformer as HyperviewTransformer

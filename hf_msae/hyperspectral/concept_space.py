@@ -37,11 +37,8 @@ class ConceptSpace:
     everything that is done to columns, attributing predictions to them, changing them, leaving all but a few out, is
     done to concepts, and nothing that the MSAE does not reconstruct is lost.
 
-    Attributes:
-        latents: The latents of the first m columns.
-        table: Names of latents, None without names.
-        directions: What one unit of each latent adds to an embedding (m, d); None if the model is given the latents.
-        expected: Names of concepts that predictions may depend on.
+    `latents` are those of the first m columns, `directions` what one unit of each adds to an embedding (m, d), None if
+    the model is given the latents, and `expected` the names of concepts that predictions may depend on.
     """
 
     latents: np.ndarray

@@ -89,15 +89,7 @@ class EagleEyesFeatures(TakesPatches, TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
 
     def fit(self, X: Patches | Sequence[Pair], y: object = None) -> Self:
-        """Learn nothing but the bands.
-
-        Args:
-            X: `Patches`, or pairs of data (bands, h, w) in digital numbers and mask (h, w), True outside the field.
-            y: Ignored.
-
-        Raises:
-            ValueError: There are not 150 bands, or the patches have others.
-        """
+        """Learn nothing but the bands, which have to be 150, those of the patches."""
         if self.variant not in ("code", "paper"):
             raise ValueError(f"variant is {self.variant!r}, but must be 'code' or 'paper'")
         wavelengths = X.wavelengths if self.wavelengths is None and isinstance(X, Patches) else self.wavelengths
@@ -115,11 +107,7 @@ class EagleEyesFeatures(TakesPatches, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Patches | Sequence[Pair]) -> np.ndarray:
-        """Return the features of patches (n, 2400), float64.
-
-        Raises:
-            PatchError: A patch has another number of bands, no field, too few pixels, or values that are not finite.
-        """
+        """Return the features of patches (n, 2400), float64."""
         check_is_fitted(self)
         self._check_bands(X)
         if not len(X):

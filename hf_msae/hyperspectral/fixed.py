@@ -1,8 +1,9 @@
-"""Classifiers that are tested as they are, instead of being fitted again in folds."""
+"""Fitted models as functions, and classifiers that are tested as they are, instead of being fitted again in folds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     import torch
+
+    from .concept_space import ConceptSpace
 
 
 class FixedClassifier(ClassifierMixin, BaseEstimator):
@@ -50,11 +53,7 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the classes (n, classes).
-
-        Raises:
-            ValueError: The model has no such class, or does not return probabilities.
-        """
+        """Return the probabilities of the classes (n, classes)."""
         import torch
 
         x = torch.as_tensor(np.asarray(X), dtype=torch.float32)
@@ -80,3 +79,40 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model that has been fitted to some rows and columns."""
+
+    model: Any
+    columns: np.ndarray | None
+    classes: np.ndarray | None  # those of all rows: a fold may lack some
+    space: ConceptSpace | None = None  # of a model that was not fitted to columns of X, but to what they make up
+    rows: np.ndarray | None = None  # places of the rows that it was fitted to
+
+    def __call__(self, X: np.ndarray) -> np.ndarray:
+        """Predict (n, targets): values, or probabilities of classes."""
+        X = X if self.columns is None else X[:, self.columns]
+        return self.predict(X if self.space is None else self.space.inputs(X))
+
+    def log_odds(self, X: np.ndarray) -> np.ndarray | None:
+        """Return what a classifier makes probabilities of (n, targets), None if it does not say."""
+        model = self.model.model if isinstance(self.model, FixedClassifier) else self.model
+        if self.classes is None or not hasattr(model, "decision_function") or len(model.classes_) != len(self.classes):
+            return None
+        X = X if self.columns is None else X[:, self.columns]
+        return model.decision_function(X if self.space is None else self.space.inputs(X)).reshape(len(X), -1)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Predict from what the model is given."""
+        if self.classes is None:
+            return np.asarray(self.model.predict(X), dtype=np.float64).reshape(len(X), -1)
+        own = self.model.classes_
+        if hasattr(self.model, "predict_proba"):
+            given = self.model.predict_proba(X)
+        else:
+            given = (np.asarray(self.model.predict(X))[:, None] == own[None]).astype(np.float64)
+        found = np.zeros((len(X), len(self.classes)))
+        found[:, np.searchsorted(self.classes, own)] = given
+        return found[:, 1:] if len(self.classes) == 2 else found

@@ -22,8 +22,7 @@ from .._utils.wording import counted
 from .generator import SyntheticFields
 from .hybrid import HybridRegressor
 from .hybrid_of_features import of_features
-from .mean_spectrum import MeanSpectrum
-from .model_of_patches import ModelOfPatches, RememberedSpectra
+from .mean_spectrum import MeanSpectrum, ModelOfPatches, RememberedSpectra
 from .patches import Chosen, Patches, Resampled
 from .reading import FIELD_SIZE, read_targets
 from .sources import NpzFiles
@@ -151,7 +150,6 @@ def _add_pixels(digest: Any, pairs: Any, row: int) -> None:
 
 @cache
 def _code_of_fields() -> str:
-    """Return a digest of the code that makes fields."""
     folder = Path(__file__).parent
     return hashlib.sha256(b"".join((folder / f"{name}.py").read_bytes() for name in _FIELDS)).hexdigest()
 

@@ -245,7 +245,6 @@ def _planted(blind_spots: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
 
 
 def _values(target: str, scores: np.ndarray) -> np.ndarray:
-    """Return values of a target from standard normal scores, within its published range."""
     low, high = TARGETS[target]
     mean, deviation, skewed = _MOMENTS[target]
     if skewed:

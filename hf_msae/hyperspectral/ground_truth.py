@@ -206,7 +206,6 @@ def chosen_rows(
 
 
 def _read_ids(given: Sequence[Any] | str | os.PathLike) -> tuple[list[str], object]:
-    """Return names of patches, and the file that they are from."""
     if not isinstance(given, str | os.PathLike):
         return [as_id(each) for each in given], None
     file = Path(given).expanduser()
@@ -233,7 +232,6 @@ def _in_order(
     where: object,
     may_have_more: bool = False,
 ) -> pd.DataFrame:
-    """Return the rows of a table about chosen patches, in their order."""
     found = table[column].map(as_id)
     if found.duplicated().any():
         raise PatchError(name, column, f"{found[found.duplicated()].iloc[0]} is there twice")

@@ -74,12 +74,7 @@ class HybridRegressor(TakesPatches, RegressorMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Patches | Sequence[Pair], y: np.ndarray | pd.DataFrame) -> Self:
-        """Learn from patches.
-
-        Args:
-            X: Patches.
-            y: Targets (n, t).
-        """
+        """Learn from patches and targets (n, t)."""
         values = np.asarray(y, dtype=float).reshape(len(X), -1)
         self.columns_ = list(y.columns) if isinstance(y, pd.DataFrame) else None
         features = EagleEyesFeatures() if self.features is None else clone(self.features)

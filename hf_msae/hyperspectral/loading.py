@@ -200,8 +200,6 @@ def _shares_of(pairs: Sequence[Pair], names: Sequence[Any], rows: range) -> dict
 
 
 class _Inverted(Sequence):
-    """Patches whose masks are True inside the field."""
-
     def __init__(self, pairs: Sequence[Pair]):
         self.pairs = pairs
 

@@ -36,7 +36,7 @@ from .audits.shortcuts import is_spectral, shortcuts
 from .audits.stability import stability
 from .fixed import FixedClassifier
 from .from_patches import inputs_of_patches
-from .model_of_patches import ModelOfPatches
+from .mean_spectrum import ModelOfPatches
 from .patches import Pair, Patches
 from .result import RedTeamReport
 from .subject import Subject, make_subject
@@ -127,9 +127,6 @@ def red_team(
         data: What the data are called in the report.
         model_name: What the model is called in messages. Defaults to its class.
         progress: Whether to show a progress bar.
-
-    Returns:
-        The report.
 
     Raises:
         TypeError: The model has no fit and predict.
@@ -226,7 +223,6 @@ def _kept(name: str, subject: Subject, output_dir: str | os.PathLike | None, key
 
 
 def _key(subject: Subject) -> str:
-    """Return a digest of all that outcomes depend on."""
     digest = hashlib.sha256()  # of patches only by X, which the transformer makes of them
     settings: Mapping[str, Any] = {
         "format": _FORMAT,

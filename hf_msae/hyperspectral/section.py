@@ -79,7 +79,7 @@ _MOST_CANCELLING = 12
 
 def render_section(report: RedTeamReport) -> str:
     """Render the findings, the performance, the figures and how they were measured."""
-    from ..plotting.embedded import drawing
+    from ..plotting.look import drawing
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -115,7 +115,6 @@ def render_section(report: RedTeamReport) -> str:
 
 
 def _records(table: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Return the rows of a table, in which numbers may be missing."""
     return [] if table is None else table.astype(object).where(table.notna(), float("nan")).to_dict("records")
 
 

@@ -13,10 +13,9 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from .copies import digest, first_copies, keep_together, remark_on_copies
-from .fitted import Fitted
-from .fixed import FixedClassifier
+from .fixed import Fitted, FixedClassifier
 from .hybrid_of_features import as_fit_arguments
-from .model_of_patches import ModelOfPatches
+from .mean_spectrum import ModelOfPatches
 from .patches import Pair, size_classes
 from .reading import read_features, read_groups, read_targets, refuse_not_finite
 
@@ -34,25 +33,11 @@ class Subject:
     For a classifier the targets are the classes, 0 or 1, and the predictions their probabilities, so that the mean
     squared error is the Brier score; of two classes only the second is a target.
 
-    Attributes:
-        model: A scikit-learn regressor or classifier; clones of it are fitted.
-        X: Features (n, p).
-        Y: Targets (n, t).
-        targets: Their names.
-        groups: Labels of rows by name of the grouping.
-        features: The feature table, one row per column of X; see `red_team`.
-        classes: The classes, None for a regressor.
-        patches: Pairs of data and mask, None if there are none.
-        transformer: Turns patches into X.
-        folds: Which fold each row is tested in.
-        num_resamples: Number of bootstrap resamples.
-        seed: Random seed.
-        limits: How much the slower audits do: `num_explained`, `num_attacked`, `num_seeds`.
-        space: What the columns of X are, if they are concepts; see `ConceptSpace`.
-        remarks: What was done to the data.
-        ids: Names of the rows, None if they have none.
-        model_name: What messages call the model; its class by default.
-        copies: The first equal row of each row (see `first_copies`), None if all rows differ or no model is fitted.
+    Clones of `model` are fitted to X (n, p) and Y (n, t). `features` is the table of the columns of X, `classes` is
+    None for a regressor, and `space` says what the columns are if they are concepts. `folds` say which fold each row
+    is tested in, `limits` how much the slower audits do (`num_explained`, `num_attacked`, `num_seeds`), `remarks` what
+    was done to the data, and `copies` which row is the first equal one (`first_copies`), None if all differ or no
+    model is fitted.
     """
 
     model: Any

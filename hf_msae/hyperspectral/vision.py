@@ -101,11 +101,7 @@ class VisionRegressor(TakesPatches, RegressorMixin, BaseEstimator):
         return predictions * scale
 
     def images(self, X: Patches | Sequence[Pair], rows: Sequence[int] | None = None) -> torch.Tensor:
-        """Return what the model is given (rows, bands, size, size), to train it on: all patches, or some rows.
-
-        Raises:
-            PatchError: A patch has no field, or values that are not finite.
-        """
+        """Return what the model is given (rows, bands, size, size), to train it on: all patches, or some rows."""
         return torch.stack([self._image(X, row) for row in (range(len(X)) if rows is None else rows)])
 
     def _image(self, X: Patches | Sequence[Pair], row: int) -> torch.Tensor:

@@ -136,7 +136,6 @@ class Finish:
         return confirm_by_pairs(*read, reference=self.activations, seed=run.settings.seed).to_dict()
 
     def _pictures(self, found: Sequence[Confirmation]) -> pd.DataFrame:
-        """List the pictures that activate the neuron most, of those that were made and of the control."""
         run, activations = self.run, self.activations
         made = {
             name: ("made", name, each.concept, float(activation))

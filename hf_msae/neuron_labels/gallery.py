@@ -20,7 +20,7 @@ from .checked import NeuronError, activations_of, features_of
 from .imagers.base import CannotDrawError, Imager, image_sha256
 from .json_lines import JsonLines
 from .neuron import Neuron
-from .retrying import ServiceError
+from .services import ServiceError
 
 _MOST_FEATURE_BYTES = 2**28
 _MOST_PICTURE_BYTES = 2**29  # held in memory

@@ -24,10 +24,10 @@ from .neuron import Images, Neuron, as_neuron
 from .proposals import Proposals
 from .proposers.base import Proposer
 from .result import NeuronLabel, NeuronLabels
-from .retrying import ServiceError
 from .run import Run
 from .scoring import Metric, check_metric
 from .search import LEAST_IMAGES, SearchSettings
+from .services import ServiceError
 from .words import WordEmbeds, load_word_embeds
 
 logger = logging.get_logger(__name__)

@@ -21,7 +21,7 @@ _MERGED = 3
 
 
 class PaperSearch:
-    """LINE as published, with the interface of `Search`.
+    """LINE as published, with the interface of `Search`, for control pictures by class.
 
     It starts with the five classes whose control pictures, of the half for the search, activate the neuron most, and
     five random ones. Each concept is scored once, against the pictures of one class, drawn with a probability that

@@ -150,7 +150,6 @@ class Run:
             raise NeuronError(f"start failed for {neuron!r} ({type(error).__name__}: {error})") from error
 
     def _step(self, asking: Sequence[Active]) -> None:
-        """Ask for the next concept of several searches together, and let them try it."""
         if not asking:
             return
         try:
@@ -200,7 +199,6 @@ class Run:
         }
 
     def _path(self, neuron: Neuron) -> Path:
-        """Name the file of a neuron's label after everything that it depends on."""
         control = [self.control.search_rows.tolist(), list(self.control.classes)]
         content = [self.label_settings(), neuron.key, self._first(neuron), control]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())

@@ -174,7 +174,6 @@ class Search:
         return True
 
     def _measure(self, trial: Trial) -> None:
-        """Make another round of pictures of a concept, and score all of its pictures."""
         seeds = self.settings.seeds(len(trial.images), self.settings.images_per_concept)
         trial.images = trial.images + self.gallery.draw(trial.concept, seeds)
         trial.activations = self.gallery.activations(self.neuron, trial.images)

@@ -53,7 +53,6 @@ class ZeroShotStart:
 
     @cached_property
     def _scores(self) -> np.ndarray:
-        """Cosines of control pictures and words (pictures, words)."""
         number = len(self.control)
         images = [
             self.backbone.read("image_embeds", [self.control.picture(row) for row in rows])

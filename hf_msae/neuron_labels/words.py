@@ -131,7 +131,6 @@ class KnownConcepts:
 
 
 def _what_differs(concept: str, other: str) -> tuple[str, str]:
-    """Return the words that only one of two concepts has, for each."""
     words, others = ({_stem(word): word for word in re.findall(r"\w+", each)} for each in (concept, other))
     only = [[each[stem] for stem in each if stem not in rest] for each, rest in ((words, others), (others, words))]
     return " ".join(only[0]), " ".join(only[1])

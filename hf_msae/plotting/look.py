@@ -1,11 +1,14 @@
-"""The look that all figures share, and saving them."""
+"""The look that all figures share, saving them, and putting them into a page as vector images."""
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import lru_cache, wraps
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -208,3 +211,28 @@ def write_figure(figure: Figure, file: str | os.PathLike | IO[bytes], kind: str,
     finally:
         figure.set_canvas(canvas)
         figure.dpi = dpi
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of the page."""
+
+    source: str  # a data URI
+    alt: str  # what it shows, for people who cannot see it
+    width: int  # in CSS pixels, below which its letters would be too small
+
+
+def drawing(figure: Figure, alt: str) -> Drawing:
+    """Convert a figure to SVG, whose bytes depend only on what is drawn."""
+    import matplotlib
+
+    stored = io.BytesIO()
+    # Without a salt the ids inside are random; without metadata the time of day is left out.
+    with matplotlib.rc_context({"svg.hashsalt": "hf_msae"}):
+        write_figure(figure, stored, "svg", metadata={"Date": None, "Creator": None})
+    return Drawing(data_uri(stored.getvalue(), "image/svg+xml"), alt, round(figure.get_figwidth() * 80))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Encode content as a data URI."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -199,7 +199,6 @@ def _legend(figure: Figure, handles: dict[str, Any], columns: int) -> None:
 
 
 def _front(wholes: pd.DataFrame) -> list[str]:
-    """Return the methods that no other one beats both in success and in damage."""
     success, damage = wholes["success"].to_numpy(), wholes["damage"].to_numpy()
     at_least = (success[None] >= success[:, None]) & (damage[None] <= damage[:, None])
     better = (success[None] > success[:, None]) | (damage[None] < damage[:, None])

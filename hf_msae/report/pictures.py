@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tqdm.auto import tqdm
 
 from .._utils.images import thumbnail, to_rgb
-from ..plotting.embedded import data_uri
+from ..plotting.look import data_uri
 
 _SIZE = 160  # pixels of a thumbnail's longer side, at most
 _QUALITY = 78

@@ -32,12 +32,7 @@ _FILLERS = _ARTICLES | frozenset(
 
 @dataclass(frozen=True)
 class SceneDescription:
-    """What must hold in a scene.
-
-    Attributes:
-        objects: What must hold of an object, as concepts by group, for each object that is described.
-        scene: What must hold of the scene: concepts by group, such as {"background": "night", "frame": "frame"}.
-    """
+    """What must hold in a scene: concepts by group, of each object that is described and of the scene."""
 
     objects: tuple[dict[str, str], ...] = ()
     scene: dict[str, str] = field(default_factory=dict)

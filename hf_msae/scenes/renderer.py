@@ -90,7 +90,6 @@ def _vignette(size: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _watermark(size: int) -> np.ndarray:
-    """Coverage of the text of a watermark: float32 (size, size)."""
     layer = Image.new("L", (size, size), 0)
     font = ImageFont.load_default(size * 0.17)
     draw = ImageDraw.Draw(layer)

@@ -20,6 +20,5 @@ from .multiple_testing import benjamini_hochberg as benjamini_hochberg
 from .multiple_testing import holm as holm
 from .nulls import matched_null as matched_null
 from .nulls import null_p_values as null_p_values
-from .nulls import permutation_p_value as permutation_p_value
 from .nulls import robust_spread as robust_spread
 from .result import Result as Result

@@ -83,30 +83,16 @@ def candidate(
     two_sided: bool = False,
     tested: tuple[float, np.ndarray] | None = None,
 ) -> Finding | None:
-    """Test whether a quantity is beyond what is harmless.
+    """Test whether a quantity is beyond what is harmless: a candidate, or None if it is not defined.
 
     The interval is that of the bootstrap percentiles. The p-value is that of a normal distribution with the standard
     deviation of the resamples, since a share of resamples could not be small enough to survive a correction.
 
-    Args:
-        audit: Name of the audit.
-        kind: See `Finding`.
-        subject: See `Finding`.
-        title: See `Finding`.
-        metric: See `Finding`.
-        value: The quantity.
-        draws: Its values in bootstrap resamples.
-        limits: Beyond which it is minor, moderate and severe; the last may be missing.
-        evidence: See `Finding`.
-        advice: See `Finding`.
-        log: Whether it is a ratio, whose logarithm is tested.
-        below: Whether small values are bad.
-        two_sided: Whether the data said which sign is bad: the p-value is then doubled.
-        tested: A quantity that is above 0 where the first limit is passed, and its draws, for the p-value. Of a ratio
-            a / b that is bad below a limit: limit b - a, which stays normal where b is close to 0 (Fieller).
-
-    Returns:
-        The candidate, or None if the quantity is not defined.
+    `draws` are the values of the quantity in resamples, and it is minor, moderate and severe beyond `limits`, of which
+    the last may be missing, or `below` them. Of a ratio, the logarithm is tested (`log`). Where the data said which
+    sign is bad, the p-value is doubled (`two_sided`). `tested` is a quantity that is above 0 where the first limit is
+    passed, and its draws, for the p-value: of a ratio a / b that is bad below a limit, limit b - a, which stays normal
+    where b is close to 0 (Fieller).
     """
     from scipy.stats import norm  # here, since it takes most of a second
 
@@ -128,14 +114,7 @@ def candidate(
 
 
 def graded(low: float, high: float, limits: Sequence[float], below: bool = False) -> str | None:
-    """Return the severity of a quantity: that of the end of its interval which is nearer to harmless.
-
-    Args:
-        low: Lower end of the interval.
-        high: Upper end.
-        limits: Beyond which it is minor, moderate and severe; the last may be missing.
-        below: Whether small values are bad.
-    """
+    """Return the severity of a quantity: that of the end of its interval which is nearer to harmless."""
     sign, safe = (-1.0, high) if below else (1.0, low)
     passed = [name for name, limit in zip(SEVERITIES[::-1], limits, strict=False) if sign * (safe - limit) > 0]
     return passed[-1] if passed else None

@@ -16,9 +16,6 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     Args:
         p_values: P-values (m,).
 
-    Returns:
-        Corrected p-values (m,), in the order given.
-
     Raises:
         ValueError: A p-value is not between 0 and 1, or the array has more than one dimension.
     """
@@ -40,9 +37,6 @@ def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
 
     Args:
         p_values: P-values (m,).
-
-    Returns:
-        q-values (m,), in the order given.
 
     Raises:
         ValueError: A p-value is not between 0 and 1, or the array has more than one dimension.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 _NORMAL_MAD = 1.4826022185056018  # 1 / the 3/4 quantile of the standard normal distribution
@@ -19,9 +17,6 @@ def null_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
         observed: Observed values, any shape; large values are evidence.
         null: Draws (m,) from the null distribution, at least one.
 
-    Returns:
-        P-values, in the shape of `observed`.
-
     Raises:
         ValueError: There are no draws.
     """
@@ -30,39 +25,6 @@ def null_p_values(observed: np.ndarray, null: np.ndarray) -> np.ndarray:
         raise ValueError("null has no draws")
     as_large = len(null) - np.searchsorted(null, np.asarray(observed), side="left")
     return (1 + as_large) / (1 + len(null))
-
-
-def permutation_p_value(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    values: np.ndarray,
-    labels: np.ndarray,
-    num_permutations: int = 999,
-    seed: int | np.random.Generator = 0,
-) -> tuple[float, float]:
-    """Test whether values and labels are related, by permuting the labels.
-
-    If they are unrelated, every order of the labels is equally likely, so the statistic under random orders is its
-    null distribution. (Fisher, "The Design of Experiments", 1935.)
-
-    Args:
-        statistic: Function of `values` and `labels`; large values are evidence.
-        values: Values (n, ...).
-        labels: Labels (n,).
-        num_permutations: Number of random orders.
-        seed: Seed of the orders, or a generator.
-
-    Returns:
-        The observed statistic and its p-value; see `null_p_values`.
-
-    Raises:
-        ValueError: There is not one label for each value, or no permutation.
-    """
-    values, labels = np.asarray(values), np.asarray(labels)
-    if len(values) != len(labels):
-        raise ValueError(f"there are {len(values)} values, but {len(labels)} labels")
-    rng, observed = np.random.default_rng(seed), float(statistic(values, labels))
-    null = np.array([statistic(values, rng.permutation(labels)) for _ in range(num_permutations)])
-    return observed, float(null_p_values(observed, null))
 
 
 def matched_null(

@@ -81,10 +81,6 @@ class Judge:
         - "biased": they have the bias, though it does not go with their label. Here the bias misleads the classifier.
         - "aligned": they have the bias, and it goes with their label.
         - "unbiased": they lack it.
-
-        Raises:
-            NotDefinedError: There are no biased or no unbiased rows, or label and bias are not correlated in the
-                training rows: then the bias goes with no label, and whichever seems to would be chance.
         """
         task, test = self.task, self.task.test
         counts = crosstab(task.target[task.train], task.concepts[task.bias][task.train]).count

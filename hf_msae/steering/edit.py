@@ -98,9 +98,6 @@ class Edit(ABC):
             hook_point: Where in the backbone they were read: "image_embeds", unless said otherwise by opened
                 embeddings or the MSAE of a `VisionTextMSAE`.
 
-        Returns:
-            The edit itself.
-
         Raises:
             NotDefinedError: All rows have the concept or none has it, or all rows are alike.
             ValueError: The shapes do not fit, a value is not finite, or the embeddings are of another backbone or hook
@@ -130,9 +127,6 @@ class Edit(ABC):
             backbone: The backbone of the embeddings, whose text tower reads the name.
             X: Embeddings (n, d), as for `fit`.
             seed: Random seed of whatever is drawn.
-
-        Returns:
-            The edit itself.
 
         Raises:
             NotDefinedError: This method needs labels.

@@ -21,9 +21,8 @@ from .metrics import (
     orthogonality_figures,
     robustness_figures,
 )
-from .reasons import why_not_defined
 from .tasks import Task
-from .verdict import is_perfect
+from .verdict import is_perfect, why_not_defined
 
 
 def measure(
@@ -115,7 +114,6 @@ def _measure(task: Task, edit: Edit, seed: int, backbone: Backbone | None, only_
 
 
 def _with_names(reason: str, task: Task, concept: str) -> str:
-    """Return why a fit is not defined with names in place of the columns of `others`, which a reader does not see."""
     labels = np.unique(task.target)
     names = ["the label"] if len(labels) == 2 else [f"the label {label}" for label in labels[1:]]
     for number, name in enumerate([*names, *(name for name in task.concepts if name != concept)]):

@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ..statistics import auroc, auroc_interval, auroc_shares, auroc_standard_error, resampled_means
 from .cross_validation import few_rows
+from .direction import scores_of
 from .edit import Edit
-from .linear_score import scores_of
 from .tasks import Task
 
 MOST_PROBE_ROWS = 5_000
@@ -74,11 +74,9 @@ def concept_figures(edit: Edit, task: Task, concept: str, seed: int) -> dict[str
 class CrossConcepts:
     """How well each concept is found after each was removed.
 
-    Attributes:
-        areas: For each pair (found, removed) of concepts, the AUROC of the score for `found` after `removed` was
-            removed; with None for `removed`, the AUROC before.
-        shares: For each found concept, the shares of pairs that each row with it, and each row without it, is ranked
-            rightly in (`auroc_shares`): one column for each `removed`, in the order of `areas`.
+    `areas` has the AUROC of the score for each pair (found, removed), with None for `removed` that before. `shares`
+    has for each found concept the shares of pairs that each row with it, and each row without it, is ranked rightly in
+    (`auroc_shares`): one column for each `removed`, in the order of `areas`.
     """
 
     areas: dict[tuple[str, str | None], float]

@@ -14,10 +14,8 @@ import pandas as pd
 from ..statistics import Result, draws_interval
 from .damage import GROUPS
 from .ranking import left_out, rank_methods
-from .remarks import largest_equal_doses, remarks, with_stretch
-from .summary import summarize
+from .summary import largest_equal_doses, remarks, summarize, with_stretch, working_ranges
 from .verdict import EPSILON, why_not_perfect
-from .working import working_ranges
 
 if TYPE_CHECKING:
     from typing import Self

@@ -118,7 +118,6 @@ def run_swordbench(
 
 
 def _named_tasks(tasks: Sequence[str | Task | Callable[..., Task]]) -> list[Task | Callable[..., Task]]:
-    """Return tasks and what makes them, given also by name."""
     if isinstance(tasks, str):
         raise ValueError(f"tasks must be several names or tasks, got {tasks!r}: pass [{tasks!r}]")
     if isinstance(tasks, Task) or not all(isinstance(task, str | Task) or callable(task) for task in tasks):
@@ -159,7 +158,6 @@ def _whole_numbers(seeds: Sequence[int]) -> list[int]:
 
 
 def _check_fit(task: Task, edit: Edit, backbone: Backbone | None) -> None:
-    """Check that a method's MSAE and backbone are of the features of a task, before anything is measured."""
     width = task.features.shape[1]
     try:
         edit.check_embeddings(provenance_of(task), width)
@@ -219,7 +217,6 @@ class _Cell:
 
 
 def _warn_of_notes(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Say in one warning which cells have fits that did not converge."""
     noted = [f"{cell['method']} on {cell['task']}, seed {cell['seed']}" for cell in cells if cell.get("notes")]
     if noted:
         more = f" and {len(noted) - 3} more" if len(noted) > 3 else ""

@@ -36,17 +36,9 @@ _URL = re.compile(r"https?://[\w.~:/?#@!$&'*+,;=%-]{1,200}", re.ASCII)
 class SubmittedCell:
     """What a method did on one task with one seed.
 
-    Attributes:
-        task: Name of the task.
-        backbone: Name of the network that the task's features are of.
-        seed: Seed of the task and of the fit.
-        rows_sha256: Hash of the task's rows (`hf_msae.steering.rows.rows_sha256`).
-        figures: For each of `FIGURES` the value and the ends of its 95% interval, null where it is not defined.
-        biased: What removal gained in each biased test row, one character each: "-" for -1, "0", "+" for 1, or a
-            letter whose value is in `values`.
-        unbiased: The same for unbiased rows.
-        aligned: The same for aligned rows.
-        values: The values of letters.
+    `rows_sha256` is the hash of the task's rows (`rows_sha256`), and `figures` has the value of each of `FIGURES` and
+    the ends of its 95% interval, null where it is not defined. What removal gained in each biased, unbiased and
+    aligned row is one character: "-" for -1, "0", "+" for 1, or a letter whose value is in `values`.
     """
 
     task: str

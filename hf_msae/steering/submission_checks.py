@@ -119,7 +119,6 @@ def _check_figure(place: str, name: str, figure: list[Any]) -> None:
 
 
 def _of_means(biased: Any, unbiased: Any, aligned: Any) -> dict[str, Any]:
-    """Return the figures that are functions of the mean gains in each group."""
     net_gain = biased + unbiased + np.minimum(0, aligned)
     return {"success": biased, "damage": -unbiased, "over_correction": -aligned, "net_gain": net_gain}
 

@@ -15,7 +15,7 @@ from hf_msae.concepts import ConceptTable
 from hf_msae.neuron_labels import Control, FunctionNeuron, NeuronLabels, label_neuron
 from hf_msae.neuron_labels.budget import Spent
 from hf_msae.neuron_labels.evaluation import LabelChecks
-from hf_msae.neuron_labels.retrying import ServiceError
+from hf_msae.neuron_labels.services import ServiceError
 from tests.neuron_labels.color_world import ColorImager, ListProposer, redness
 
 

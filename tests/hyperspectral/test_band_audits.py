@@ -11,9 +11,8 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from hf_msae.hyperspectral import FixedClassifier, red_team
 from hf_msae.hyperspectral.audits.attacks import attacks
-from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
 from hf_msae.hyperspectral.audits.bands import share_p_value
-from hf_msae.hyperspectral.audits.stability import over_samples
+from hf_msae.hyperspectral.audits.stability import attribution_shift, over_samples
 from hf_msae.hyperspectral.subject import make_subject
 from tests.hyperspectral.worlds import QUICK, WAVELENGTHS, audited, spectra
 

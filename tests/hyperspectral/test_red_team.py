@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
-from hf_msae.hyperspectral.audits.attribution_shift import attribution_shift
 from hf_msae.hyperspectral.audits.outcome import Outcome
+from hf_msae.hyperspectral.audits.stability import attribution_shift
 from hf_msae.hyperspectral.reading import read_targets
 from hf_msae.hyperspectral.subject import make_subject
 from tests.hyperspectral.worlds import CAUSES, MODEL, QUICK, WAVELENGTHS, audited, spectra

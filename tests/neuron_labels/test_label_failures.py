@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_msae.neuron_labels import FunctionNeuron, NeuronLabels, UnitNeuron, label_neuron, label_neurons
-from hf_msae.neuron_labels.retrying import ServiceError
+from hf_msae.neuron_labels.services import ServiceError
 from tests.neuron_labels.color_world import ColorImager, ListProposer, redness
 
 

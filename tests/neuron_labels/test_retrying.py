@@ -6,7 +6,7 @@ import pytest
 from httpx2 import Request, Response
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, InferenceTimeoutError, OfflineModeIsEnabled
 
-from hf_msae.neuron_labels.retrying import ServiceError, with_retries
+from hf_msae.neuron_labels.services import ServiceError, with_retries
 
 
 def http_error(status, said="no", **headers):

@@ -25,7 +25,7 @@ from hf_msae.plotting import (
 from hf_msae.plotting.look import figure_text, new_figure, write_figure
 from hf_msae.plotting.spectra import plot_wavelengths
 from hf_msae.plotting.steering import plot_doses, plot_injection
-from hf_msae.steering.working import working_ranges
+from hf_msae.steering.summary import working_ranges
 
 
 def row(fvu):

@@ -13,7 +13,7 @@ from hf_msae.bias import bias_report
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
-from hf_msae.plotting.embedded import Drawing
+from hf_msae.plotting.look import Drawing
 from hf_msae.report import write_report
 from hf_msae.report.sections import bias, quality, steering
 from tests.identity_msae import identity_msae

@@ -14,7 +14,6 @@ from hf_msae.statistics import (
     intervals,
     matched_null,
     null_p_values,
-    permutation_p_value,
     resampled_auroc,
     resampled_means,
     robust_spread,
@@ -159,21 +158,6 @@ def test_null_p_values_count_the_observed_value():
     assert null_p_values(np.array([[5.0, 4.0], [2.5, 0.0]]), null).tolist() == [[0.2, 0.4], [0.6, 1.0]]
     with pytest.raises(ValueError, match="no draws"):
         null_p_values(1.0, [])
-
-
-def test_permutations_find_what_goes_together_and_nothing_else():
-    rng = np.random.default_rng(0)
-    labels = rng.random(60) < 0.5
-
-    def difference(values, labels):
-        return values[labels].mean() - values[~labels].mean()
-
-    observed, p = permutation_p_value(difference, labels + 0.1 * rng.normal(size=60), labels, 199)
-    assert observed == pytest.approx(1, abs=0.1) and p == 1 / 200
-    p_values = [permutation_p_value(difference, rng.normal(size=60), labels, 99, seed)[1] for seed in range(200)]
-    assert stats.kstest(p_values, "uniform").pvalue > 1e-3
-    with pytest.raises(ValueError, match=r"3 values.*60"):
-        permutation_p_value(difference, np.ones(3), labels)
 
 
 def test_matched_controls_are_the_nearest():

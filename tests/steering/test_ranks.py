@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t
 
 from hf_msae.statistics import mean_over_draws
-from hf_msae.steering.remarks import largest_equal_doses
+from hf_msae.steering.summary import largest_equal_doses
 from tests.steering.cell_results import result
 
 ZEROS = [0] * 40

@@ -9,8 +9,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from hf_msae.steering import METHODS
 from hf_msae.steering.cross_validation import _best_setting, balanced_weights, fit_best
-from hf_msae.steering.direction import Direction
-from hf_msae.steering.linear_score import scores_of
+from hf_msae.steering.direction import Direction, scores_of
 
 
 class Squared(Direction):

@@ -13,9 +13,9 @@ from ..._utils.wording import joined
 from ...statistics import Finding, candidate, resampled_means
 from ..patches import Pair
 from ..subject import Subject
-from .attribution_shift import attribution_shift
 from .outcome import Outcome, chance_score, interval, score_draws
 from .perturbations import DRIFT, SPATIAL, Attack, about_haze, drifted, spectral_attacks, unit_of_bands
+from .stability import attribution_shift
 
 NUM_ATTACKED = 60
 """Patches that are attacked; of rows without patches, up to 20 times as many."""
@@ -225,7 +225,6 @@ def _test(
 
 
 def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[pd.DataFrame, list[Finding | None]]:
-    """Search the worst drift of the instrument, one for each target."""
     subject = inputs.subject
     half = np.random.default_rng(subject.seed).random(len(inputs.rows)) < 0.5
     budget = np.array(list(DRIFT.values()))

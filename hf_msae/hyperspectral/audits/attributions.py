@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..._utils.wording import counted
 from ...statistics import Finding, candidate, resampled_means
-from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
+from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import CORRELATED, Explanation, clusters, explain
 from .outcome import Outcome, interval

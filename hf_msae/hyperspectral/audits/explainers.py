@@ -10,7 +10,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from ..fitted import Fitted
+from ..fixed import Fitted
 from ..hybrid_of_features import HybridOfFeatures
 from ..subject import Subject
 from .trees import Trees, depth, tree_shap, trees_of
@@ -31,16 +31,10 @@ _MOST_PLAYERS, _MOST_SAMPLED = 100, 50
 
 @dataclass(frozen=True)
 class Explanation:
-    """SHAP values, and how far they are from summing to the predictions.
+    """SHAP values (n, p, t) of some rows, and how far they are from summing to the predictions.
 
-    Attributes:
-        values: Values (n, p, t).
-        rows: Places of the explained rows.
-        method: How they were computed.
-        largest_gap: Largest |base + sum of values - prediction|, in standard deviations of the predictions; of the
-            model that is explained, which `remarks` say if it is another one than was asked for.
-        median_gap: Median of the same.
-        remarks: What had to be mended.
+    The gaps are |base + sum of values - prediction|, in standard deviations of the predictions, of the model that is
+    explained; `remarks` say what had to be mended, and if it is another model than was asked for.
     """
 
     values: np.ndarray

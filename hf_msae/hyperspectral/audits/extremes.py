@@ -1,4 +1,4 @@
-"""The ends of a target: whether predictions follow extreme values, and of which of them nothing is known."""
+"""Extremes: rows that are far from the others, and whether predictions follow extreme values of a target."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from ..._utils.wording import mentions
 from ...statistics import Finding
+from ..subject import splits
 from .outcome import interval
 from .slices import FEWEST
 
@@ -60,3 +64,43 @@ def quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, floa
 
     rows = np.random.default_rng(seed).integers(len(y), size=(200, len(y)))
     return float(ratio(slice(None))), *interval(ratio(rows))
+
+
+USUAL_SHARE = 0.05
+"""Share of rows that are called far if nothing is special about them."""
+_COMPONENTS, _NEIGHBORS = 10, 3
+
+
+def far_rows(X: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Find rows that are farther from the rows of other folds than 95% of these are from each other.
+
+    The distance is the mean distance to the three nearest rows, in up to ten principal components of the standardized
+    columns.
+    """
+    far = np.zeros(len(X), dtype=bool)
+    for train, test in splits(folds):
+        scale = StandardScaler().fit(X[train])
+        components = min(_COMPONENTS, X.shape[1], len(train) - 1)
+        pca = PCA(components, svd_solver="randomized", random_state=0).fit(scale.transform(X[train]))
+        known, new = pca.transform(scale.transform(X[train])), pca.transform(scale.transform(X[test]))
+        number = min(_NEIGHBORS, len(train) - 1)
+        nearest = NearestNeighbors(n_neighbors=number).fit(known)
+        own = nearest.kneighbors(n_neighbors=number)[0].mean(axis=1)
+        far[test] = nearest.kneighbors(new)[0].mean(axis=1) > np.quantile(own, 1 - USUAL_SHARE)
+    return far
+
+
+def unusual_rows(X: np.ndarray) -> np.ndarray:
+    """Find the 5% of rows that are farthest from the mean.
+
+    The distance is T^2, the squared length in up to ten whitened principal components of the standardized columns,
+    plus Q, the squared length of what these leave over, each divided by its mean over the rows.
+    """
+    scaled = StandardScaler().fit_transform(X)
+    components = min(_COMPONENTS, X.shape[1], len(X) - 1)
+    pca = PCA(components, svd_solver="randomized", random_state=0).fit(scaled)
+    scores = pca.transform(scaled)
+    explained = (scores**2 / np.maximum(pca.explained_variance_, 1e-12)).sum(axis=1)
+    left = np.maximum((scaled**2).sum(axis=1) - (scores**2).sum(axis=1), 0)
+    distance = explained / explained.mean() + (left / left.mean() if left.mean() > 1e-9 else 0)
+    return distance > np.quantile(distance, 1 - USUAL_SHARE)

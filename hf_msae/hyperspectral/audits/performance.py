@@ -10,8 +10,7 @@ import pandas as pd
 from ..._utils.wording import joined
 from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
 from ..subject import ALL, Subject
-from .distance import far_rows, unusual_rows
-from .extremes import FLAT, OUTLIER, UNSEEN, quantile_ratio, slopes
+from .extremes import FLAT, OUTLIER, UNSEEN, far_rows, quantile_ratio, slopes, unusual_rows
 from .outcome import (
     RELATED,
     Outcome,
@@ -217,7 +216,6 @@ def _target(
 
 
 def _calibration(subject: Subject, target: str, values: dict, draws: dict) -> list[Finding | None]:
-    """Test whether probabilities are too close to, or too far from, the share of the class."""
     evidence = (
         f"The share of {target} rises by {values['calibration_slope']:.2f} for each unit of the probability that is "
         "predicted."
@@ -256,7 +254,6 @@ def _follows(records: list[tuple]) -> bool:
 
 
 def _classified(subject: Subject, place: int, target: str) -> list[tuple]:
-    """Return the AUROC of a class and, with two classes, the accuracy."""
     truth, p = subject.Y[:, place] > 0.5, subject.predictions[:, place]
     area = float(auroc(truth, p))
     low, high = auroc_interval(area, truth.sum(), (~truth).sum())

@@ -13,8 +13,8 @@ from sklearn.pipeline import Pipeline
 
 from ..._utils.wording import counted
 from ...statistics import candidate, resampled_means
-from ..fitted import Fitted
-from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
+from ..fixed import Fitted
+from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import explain, is_forest
 from .outcome import Outcome, interval
@@ -97,7 +97,6 @@ _FEWEST_COLUMNS = 100
 def _smaller(
     subject: Subject, train: np.ndarray, fitted: Fitted, columns: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a model that knows only some columns."""
     if not subject.is_fixed:
         return subject.fit(train, columns, **_fewer_components(subject.model, len(columns)))
     means, kept = subject.X[train].mean(axis=0), np.zeros(subject.X.shape[1], dtype=bool)

@@ -72,7 +72,6 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None], list[st
 
 
 def _not_measured(grouping: str, too_few: dict[str, int], number: int, subject: Subject) -> list[str]:
-    """Say of which groups no pull was measured, for one class or more."""
     if not too_few:
         return []
     first = ", ".join(list(too_few)[:3]) + ", ..." * (len(too_few) > 3)

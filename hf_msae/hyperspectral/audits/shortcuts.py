@@ -26,7 +26,7 @@ from ..._utils.wording import counted, joined
 from ...statistics import candidate, log_odds, wilson_interval
 from ..reading import FIELD_SIZE
 from ..subject import ALL, Subject, splits
-from .distance import far_rows
+from .extremes import far_rows
 from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, scores, target_names
 from .pulls import pulls
 
@@ -207,14 +207,12 @@ def _hangs_on(ends: np.ndarray, grouping: str) -> str:
 
 
 def _read(decoded: float, chance: float, grouping: str) -> str:
-    """Say how well a group is read from X, if that is known."""
     if not np.isfinite(decoded):
         return "and "
     return f"the {grouping} is read from X in {decoded:.1%} of rows (the most frequent one is {chance:.1%}), and "
 
 
 def _not_decoded(grouping: str, counts: np.ndarray, small: int) -> str:
-    """Say which groups are too small to be read."""
     few = f"fewer than {_FEWEST_OF_GROUP} rows"
     if len(counts) - small < 2:
         have = f"{small} of {len(counts)} groups have" if small < len(counts) else f"all {small} groups have"

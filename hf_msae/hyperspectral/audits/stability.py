@@ -1,7 +1,9 @@
-"""Stability: what changes when folds, seeds and rows are drawn again."""
+"""Stability: what changes when folds, seeds and rows are drawn again, and what attacks do to attributions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,9 +12,9 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from ...statistics import Finding, candidate, graded, resampled_means
-from ..model_of_patches import PATCHES_ONLY, ModelOfPatches
+from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
-from .explainers import explain
+from .explainers import SAMPLED, explain
 from .outcome import Outcome, interval
 
 NUM_SEEDS = 4
@@ -105,7 +107,6 @@ def _ends(value: float, error: float, number: int, least: float) -> tuple[float,
 
 
 def _ranking(target: str, overlap: float, error: float, correlation: float, number: int) -> Finding:
-    """Test whether fewer of the strongest columns are the same than should be."""
     evidence = (
         f"Between models of two of {number} bootstrap samples, the ten columns with the largest attributions for "
         f"{target} agree in {overlap:.0%}, and all ranks correlate at {correlation:.2f}."
@@ -142,3 +143,46 @@ def agreement(attributions: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         correlations = np.nan_to_num([np.corrcoef(ranks[a], ranks[b])[0, 1] for a, b in pairs])
     size = min(TOP, len(ranks[0]))
     return correlations, np.array([len(tops[a] & tops[b]) / size for a, b in pairs])
+
+
+COLUMNS = ["attack", "target", "rows", "rank_correlation", "top_overlap"]
+_BACKGROUND = 100
+
+
+def attribution_shift(
+    subject: Subject, rows: np.ndarray, attacked: Mapping[str, np.ndarray]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Compare attributions of the same rows, by the same model, before and after attacks: a table, and remarks.
+
+    The rows of one fold are explained, with the model that did not see them. rank_correlation is Spearman's, between
+    the mean absolute SHAP values of all columns, and top_overlap the share of the ten strongest columns that stay.
+    Sampled values are left out: their own noise would pass for a change. `attacked` is X of `rows` after each attack.
+    """
+    train, test, fitted = subject.fold_models[0]
+    own = np.isin(rows, test)
+    if subject.space is not None or isinstance(subject.model, ModelOfPatches) or own.sum() < 2:
+        return pd.DataFrame(columns=COLUMNS), []
+
+    def attributions(X: np.ndarray) -> np.ndarray | None:
+        changed = subject.X.copy()
+        changed[rows[own]] = X[own]
+        found = explain(replace(subject, X=changed), fitted, rows[own], train[:_BACKGROUND])
+        return None if found.method == SAMPLED else np.abs(found.values).mean(axis=0)[:, : len(subject.targets)]
+
+    before = attributions(subject.X[rows])
+    if before is None:
+        return pd.DataFrame(columns=COLUMNS), ["How attacks change sampled attributions was not measured."]
+    records = []
+    for name, X in attacked.items():
+        after = attributions(X)
+        for place, target in enumerate(subject.targets):
+            correlations, overlaps = agreement([before[:, place], after[:, place]])
+            records.append((name, target, int(own.sum()), float(correlations[0]), float(overlaps[0])))
+    table = pd.DataFrame(records, columns=COLUMNS)
+    mean = table.groupby("attack", sort=False)["rank_correlation"].mean()
+    lowest, highest = (f"{value:.2f}" for value in (mean.min(), mean.max()))
+    span = lowest if lowest == highest else f"{lowest} ({mean.idxmin()}) to {highest} ({mean.idxmax()})"
+    remark = (
+        f"Under the attacks that a model has to survive, ranks of attributions correlate with those before at {span}."
+    )
+    return table, [remark]

@@ -155,7 +155,6 @@ def _texts(labels: NeuronLabels | Sequence[str | None]) -> tuple[list[str | None
 def _measured(
     name: str, text: str, column: np.ndarray, presence: np.ndarray, seed: int, num_resamples: int
 ) -> list[dict]:
-    """Measure one label: values, intervals, and the tests."""
     random = np.random.default_rng(seed)
     draws: dict[str, list[float]] = {measure: [] for measure in (*SHOWN, _COMPARED)}
     for _ in range(num_resamples):

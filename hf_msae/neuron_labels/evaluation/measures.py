@@ -10,9 +10,6 @@ import pandas as pd
 
 from .checks import checked_activations, checked_presence, unmeasurable
 
-FIXED_ALPHA = 0.05
-"""A common share of images that count as active, for comparisons of labels of different frequency."""
-
 
 @dataclass(frozen=True)
 class Measure:

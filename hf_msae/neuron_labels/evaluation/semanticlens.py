@@ -22,9 +22,6 @@ def clarity(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
     Args:
         embeddings: Embeddings of the top images of each neuron (..., n, d), at least 2.
 
-    Returns:
-        Clarities (...).
-
     Raises:
         ValueError: The shape is another one, or a value is not finite.
     """
@@ -42,9 +39,6 @@ def redundancy(embeddings: np.ndarray | torch.Tensor) -> np.ndarray:
     Args:
         embeddings: Embeddings of the top images of each neuron (neurons, n, d), or one embedding each (neurons, d);
             at least 2 neurons.
-
-    Returns:
-        Redundancy of each neuron (neurons,).
 
     Raises:
         ValueError: The shape is another one, or a value is not finite.

@@ -82,7 +82,6 @@ class CollectionImager(Imager):
         return to_rgb(self.images[int(row)], f"image {row}")
 
     def _search(self, concept: str) -> list[int]:
-        """Return the first candidates, each picture once, in the concept's random order."""
         rows: list[int] = []
         seen = set(self._excluded_hashes)
         for row in self.candidates(concept):

@@ -14,8 +14,7 @@ from transformers.utils import logging
 from ..._utils.checks import check_integers
 from ..._utils.fingerprint import weights_sha256
 from ..._utils.images import to_rgb
-from .base import CannotDrawError, Imager
-from .prompts import Prompts
+from .base import CannotDrawError, Imager, Prompts
 
 logger = logging.get_logger(__name__)
 

@@ -12,10 +12,8 @@ from huggingface_hub.errors import HTTPError
 from PIL import Image, UnidentifiedImageError
 
 from ..._utils.images import readable_formats, to_rgb
-from ..retrying import ServiceError
-from ..services import Service
-from .base import CannotDrawError, Imager
-from .prompts import Prompts
+from ..services import Service, ServiceError
+from .base import CannotDrawError, Imager, Prompts
 
 _REFUSED = (400, 413, 422)  # the service does not want this prompt
 _MOST_PIXELS = 2**26  # a small file can hold a picture that fills the memory
@@ -28,7 +26,7 @@ class BadPictureError(ValueError):
 class InferenceImager(Imager):
     """Makes pictures with a service, through `huggingface_hub.InferenceClient.text_to_image`.
 
-    Requests are repeated after errors that may pass (`retrying.with_retries`), and after an answer that is no picture
+    Requests are repeated after errors that may pass (`services.with_retries`), and after an answer that is no picture
     or a damaged one. Only the usual formats of pictures are decoded, up to 67 million pixels.
 
     The key is read from an environment variable whenever pictures are made. It is not in the settings, messages, logs

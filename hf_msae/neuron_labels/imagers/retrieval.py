@@ -14,9 +14,8 @@ from ..._utils.fingerprint import array_fingerprint, weights_sha256
 from ..._utils.images import ImageInput
 from ...backbones import Backbone
 from ..words import unit_rows
-from .base import CannotDrawError
+from .base import CannotDrawError, filled
 from .collection import CollectionImager
-from .prompts import filled
 
 if TYPE_CHECKING:
     from datasets.arrow_dataset import Column
@@ -123,7 +122,6 @@ class RetrievalImager(CollectionImager):
         return self.template.replace("{}", concept)
 
     def _similarities(self, texts: Iterable[str]) -> np.ndarray:
-        """Return the similarity (texts, allowed rows) of texts and pictures."""
         units = unit_rows(self.backbone.text_embeds(list(texts))).astype(np.float32)
         return units @ self._centered[self._allowed].T
 
@@ -144,7 +142,6 @@ class RetrievalImager(CollectionImager):
         return unit_rows(units - units.mean(axis=0)).astype(np.float32)
 
     def _exclude_same(self) -> None:
-        """Exclude rows that are the same picture as an excluded one."""
         theirs = self._centered[self._excluded]
         if not len(theirs):
             return

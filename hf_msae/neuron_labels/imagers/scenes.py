@@ -130,7 +130,6 @@ def _free(things: Sequence[SceneObject]) -> list[str]:
 
 
 def _without(scene: Scene, description: SceneDescription, seed: int) -> Scene:
-    """Return the scene without one part of a description."""
     random = np.random.default_rng([scene.seed, scene.index, 1])
     number, group, concept = description.parts[seed % len(description.parts)]
     if group in EXTRAS:

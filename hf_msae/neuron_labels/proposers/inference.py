@@ -12,11 +12,10 @@ from typing import Any
 from huggingface_hub import ChatCompletionOutput
 from huggingface_hub.errors import HTTPError, InferenceTimeoutError
 
-from ..retrying import ServiceError
-from ..services import Service
+from ..services import Service, ServiceError
 from ..words import one_line
 from .language_model import Generation, LanguageModelProposer
-from .parsing import MOST_REASONING
+from .prompts import MOST_REASONING
 
 _LETTERS_A_TOKEN = 4
 """For estimates, in English."""
@@ -30,7 +29,7 @@ class BadAnswerError(ValueError):
 class InferenceProposer(LanguageModelProposer):
     """Asks a chat model behind Hugging Face's Inference Providers or any server that speaks OpenAI's chat protocol.
 
-    Calls are repeated after errors that may pass (`retrying.with_retries`), and after answers that the protocol does
+    Calls are repeated after errors that may pass (`services.with_retries`), and after answers that the protocol does
     not have. Other failures, such as a wrong key, end the run at once. The seed is sent along; whether it decides the
     answer is up to the server. Where a server does not count tokens, they are estimated, and the answer says so.
 

@@ -10,11 +10,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..._utils.checks import check_integers
-from ..retrying import ServiceError
+from ..services import ServiceError
 from ..words import one_line
 from .base import Answer, Proposer, Request
-from .parsing import MalformedAnswerError, form_of, parse_line, parse_tagged
-from .prompts import Prompt, concept_lines, plain, quoted, score_lines
+from .prompts import (
+    MalformedAnswerError,
+    Prompt,
+    concept_lines,
+    form_of,
+    parse_line,
+    parse_tagged,
+    plain,
+    quoted,
+    score_lines,
+)
 
 _MERGED = 5
 """Number of concepts that are merged."""
@@ -160,15 +169,12 @@ class LanguageModelProposer(Proposer):
 
 
 def _near_best(scores: Sequence[tuple[str, float]]) -> list[str]:
-    """Return the concepts whose scores are nearer to the best than to the worst."""
     values = [score for _, score in scores]
     return [concept for concept, score in scores if score >= (max(values) + min(values)) / 2]
 
 
 @dataclass
 class _Talk:
-    """A request, and what became of it so far."""
-
     request: Request
     rejected: list[str] = field(default_factory=list)
     answer: Answer = field(default_factory=lambda: Answer(None))

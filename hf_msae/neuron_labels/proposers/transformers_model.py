@@ -14,8 +14,7 @@ from ..._utils.checks import check_integers
 from ..._utils.fingerprint import weights_sha256
 from ..._utils.redaction import public_model_name
 from .language_model import Generation, LanguageModelProposer
-from .prefix import PrefixCache
-from .sampling import SeededSampling, StopAtText
+from .sampling import PrefixCache, SeededSampling, StopAtText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ from ..._utils.fingerprint import array_fingerprint
 from ...concepts.vocabulary import Vocabulary
 from ..words import WordEmbeds, clean_concept, same_words, unit_rows
 from .base import Answer, Proposer, Request
-from .parsing import form_of
+from .prompts import form_of
 
 _LENGTH_SCALE = 0.7
 """Of the kernel exp(-|x - y|^2 / 2 l^2). Centered embeddings of unrelated words are about sqrt(2) apart, where it is
@@ -128,7 +128,6 @@ class VocabularyProposer(Proposer):
         return Answer(self.words[open_places[int(goodness[open_places].argmax())]])
 
     def _open_places(self, avoid: Sequence[str]) -> np.ndarray:
-        """Return the places of words that may be proposed, in the order of the seed."""
         is_open = np.ones(len(self.words), dtype=bool)
         for concept in avoid:
             place = self._places.get(form_of(concept))
@@ -155,7 +154,6 @@ class VocabularyProposer(Proposer):
         return self._embeds @ (weights @ self._rows(best)).astype(np.float32)
 
     def _rows(self, concepts: list[str]) -> np.ndarray:
-        """Return embeddings of concepts, from the vocabulary or not."""
         forms = [form_of(concept) for concept in concepts]
         unknown = [
             concept

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..._utils.wording import counted, marked
-from ...plotting.embedded import Drawing, drawing
+from ...plotting.look import Drawing, drawing
 from ..wording import signed
 
 if TYPE_CHECKING:

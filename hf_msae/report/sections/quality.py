@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._utils.levels import read_levels
 from ...plotting import plot_quality_against_k
-from ...plotting.embedded import drawing
+from ...plotting.look import drawing
 from ..wording import DASH
 
 if TYPE_CHECKING:

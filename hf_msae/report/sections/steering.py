@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...plotting.embedded import Drawing, drawing
+from ...plotting.look import Drawing, drawing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ def build(context: Context) -> list[TaskFinding] | None:
 
 def task_finding(result: SwordBenchResult, task: str) -> TaskFinding:
     """Summarize what a run found on a task, with the heat map of the best method."""
-    from ...steering.remarks import MOST_STRETCH  # here, since most reports need no steering
+    from ...steering.summary import MOST_STRETCH  # here, since most reports need no steering
     from ...steering.verdict import EPSILON
 
     result = result.of_task(task)

@@ -20,12 +20,7 @@ _EXPONENTS = range(-5, 5)
 
 @dataclass
 class _Linear(Direction):
-    """The weights of a linear model, both classes weighted alike.
-
-    Attributes:
-        folds: Folds of the cross-validation, on training rows alone, that chooses how strongly the model is
-            regularized.
-    """
+    """The weights of a linear model, both classes weighted alike, as regularized as folds of the rows choose."""
 
     folds: int = 5
 

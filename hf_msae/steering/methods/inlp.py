@@ -10,8 +10,8 @@ from sklearn.model_selection import StratifiedKFold
 from ...statistics import auroc
 from ..cross_validation import balanced_weights
 from ..data import NotDefinedError
+from ..direction import Subspace
 from ..edit import register
-from ..subspace import Subspace
 
 
 @register("inlp")
@@ -77,8 +77,6 @@ def _extended(basis: np.ndarray, moments: _Moments, ridge: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Moments:
-    """Weighted sums of rows from which a regression follows."""
-
     weight: float
     x: np.ndarray
     xx: np.ndarray

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..direction import Direction
+from ..direction import Direction, LinearScore
 from ..edit import register
 from ..joint import discriminant, regressors
-from ..linear_score import LinearScore
 
 
 @register("joint_pattern")

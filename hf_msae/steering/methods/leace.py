@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..covariance import covariance_of
 from ..data import NotDefinedError
+from ..direction import LinearScore
 from ..edit import register
-from ..linear_score import LinearScore
+from ..joint import covariance_of
 
 
 @register("leace")

@@ -15,9 +15,9 @@ from ...concepts import ConceptTable
 from ...concepts.editing import LatentEdit, edit_embeddings, latent_of, number_of
 from ...statistics import auroc
 from ..data import NotDefinedError, as_array, digest_of
+from ..direction import LinearScore
 from ..edit import register
 from ..joint import discriminant, regressors
-from ..linear_score import LinearScore
 from ..msae_edit import BATCH, MSAEEdit
 from ..provenance import origin_of
 
@@ -55,9 +55,6 @@ class MSAELatents(MSAEEdit, LinearScore):
       the sum of the z_j. `fit_by_name` takes the latent of a name, and sets it to zero unless told otherwise.
 
     Attributes:
-        msae: As for `MSAEEdit`.
-        keep_residual: As for `MSAEEdit`.
-        k: As for `MSAEEdit`.
         mode: What removal leaves of latents: "shift", "zero", "set" or "scale". Defaults to "shift" for `fit`, and to
             "zero" for `fit_by_name` and if `num_latents` is given.
         num_latents: Number of latents to choose. Defaults to 1, and with the mode "shift" to all.

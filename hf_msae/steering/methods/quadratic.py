@@ -10,9 +10,9 @@ import torch
 from scipy.linalg import cho_solve, cholesky, eigh, solve_triangular
 from sklearn.model_selection import StratifiedKFold
 
-from ..covariance import covariance_from
 from ..data import NotDefinedError
 from ..edit import Edit, register
+from ..joint import covariance_from
 
 POOLINGS = (0.0, 0.5, 0.9, 1.0)
 """What `pooling` is chosen from."""
@@ -88,7 +88,6 @@ class QuadraticErasure(Edit):
         }
 
     def _best_pooling(self, X: np.ndarray, concept: np.ndarray, seed: int) -> tuple[float, list[_Rows]]:
-        """Return the pooling with the lowest loss, and the sums of the rows of both classes."""
         if (fewest := min(concept.sum(), (~concept).sum())) < self.folds:
             raise NotDefinedError(
                 f"one class has {fewest} rows, fewer than the {self.folds} folds of the cross-validation: set pooling"
@@ -161,8 +160,6 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Discriminant:
-    """Two Gaussians and how frequent they are."""
-
     shares: np.ndarray
     means: np.ndarray
     covariances: list[np.ndarray]

@@ -61,9 +61,6 @@ def task_from_dataset(
         balance_test: Draw as many test rows with and without the bias of each label, so that they are independent.
         seed: Random seed of what is drawn.
 
-    Returns:
-        The task.
-
     Raises:
         ValueError: A column is missing, a value of it is unknown, or a split has no rows.
     """

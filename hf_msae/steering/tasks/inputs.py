@@ -92,7 +92,6 @@ def _frozen(found: np.ndarray, given: np.ndarray) -> np.ndarray:
 
 
 def _is_writeable(values: np.ndarray) -> bool:
-    """Return whether an array, or one that it is a view of, can be written to."""
     while isinstance(values, np.ndarray):
         if values.flags.writeable:
             return True
@@ -118,5 +117,4 @@ def _as_array(values: Any, what: str) -> np.ndarray:
 
 
 def _shown(values: np.ndarray) -> str:
-    """Return the type of values and the first of them."""
     return f"{values.dtype}, such as {', '.join(map(repr, values.ravel()[:3].tolist()))}"

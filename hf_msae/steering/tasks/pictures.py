@@ -35,17 +35,10 @@ _CHUNK = 128
 class Pictures:
     """The pictures of a task, each of which can be drawn with the bias and without it.
 
-    Attributes:
-        name: Name of the task.
-        draw: Draws the picture of a row, with the bias or without it: RGB.
-        sources: What each row's picture is made of, a scene or an author; none is in both splits.
-        concepts: Which rows have each concept, by name.
-        target: The label of each row.
-        bias: The concept that the label is correlated with in training.
-        split: "train" or "test" for each row.
-        settings: All that the pictures depend on, as JSON can hold it.
-        paired: Whether `draw` can change the bias.
-        inputs: Which scene or drawing each row shows, the same in all seeds. Defaults to `sources`.
+    `draw` draws the picture of a row, and can change the bias if they are `paired`. `sources` are what pictures are
+    made of, scenes or authors, none of which is in both splits, and `inputs`, by default the same, what they show,
+    which is the same in all seeds. `settings` is all that the pictures depend on, as JSON can hold it; the rest is as
+    in `Task`.
     """
 
     name: str

@@ -54,9 +54,6 @@ def celeba(
         num_rows: Number of rows at most, half of them of either split; None for all.
         settings: Other arguments of `task_from_dataset`.
 
-    Returns:
-        The task.
-
     Raises:
         FileNotFoundError: An image is missing.
         ValueError: A column is missing, or a value of it is unknown.
@@ -92,9 +89,6 @@ def waterbirds(
         bias: Column of the place: 1 is water.
         concepts: Columns of other concepts, if you have added some.
         settings: Other arguments of `task_from_dataset`.
-
-    Returns:
-        The task.
 
     Raises:
         FileNotFoundError: An image is missing.
@@ -137,9 +131,6 @@ def isic(
             it in the test: isic_annotated_train1.csv and isic_annotated_test1.csv. Otherwise a folder's rows are split
             at random by the seed, in halves, so that no patient or lesion that metadata.csv knows is in both.
         settings: Other arguments of `task_from_dataset`.
-
-    Returns:
-        The task.
 
     Raises:
         FileNotFoundError: An image, or the list of artifacts, is missing.

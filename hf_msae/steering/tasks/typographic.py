@@ -163,7 +163,6 @@ def _of_folder(folder: Path, wanted: Sequence[str] | None) -> Dataset:
 
 
 def _copies(attacked: Source, source: Source, parts: Sequence[Dataset]) -> list[Dataset]:
-    """Return the attacked pictures of the same rows."""
     if (folder := _folder(source)) is not None:
         if not (place := Path(attacked).expanduser()).is_dir():
             raise FileNotFoundError(f"{place} does not exist: attacked pictures of a folder lie in a folder too")
@@ -218,7 +217,6 @@ def _choose(
 
 
 def _known(parts: Sequence[Dataset], rows: np.ndarray, split: np.ndarray, image_column: str) -> list[Any]:
-    """Return what the chosen pictures depend on."""
     found = []
     for name, part in zip(SPLITS, parts, strict=True):
         _check_column(part, image_column)

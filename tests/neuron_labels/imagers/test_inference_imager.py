@@ -17,7 +17,7 @@ from hf_msae.neuron_labels.budget import Meter
 from hf_msae.neuron_labels.gallery import Gallery
 from hf_msae.neuron_labels.imagers.base import CannotDrawError
 from hf_msae.neuron_labels.imagers.inference import InferenceImager
-from hf_msae.neuron_labels.retrying import ServiceError
+from hf_msae.neuron_labels.services import ServiceError
 from tests.neuron_labels.color_world import ColorImager, ListProposer
 from tests.neuron_labels.imagers.drawing_server import Handler, drawing_server, picture_bytes
 

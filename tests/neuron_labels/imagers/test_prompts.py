@@ -1,6 +1,6 @@
 import pytest
 
-from hf_msae.neuron_labels.imagers.prompts import Prompts
+from hf_msae.neuron_labels.imagers.base import Prompts
 
 
 def test_plain_prompts_do_not_depend_on_the_seed():

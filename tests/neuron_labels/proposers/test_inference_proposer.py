@@ -10,7 +10,7 @@ from hf_msae.neuron_labels import label_neuron
 from hf_msae.neuron_labels.proposers.base import Request
 from hf_msae.neuron_labels.proposers.inference import InferenceProposer
 from hf_msae.neuron_labels.proposers.language_model import UnansweredError
-from hf_msae.neuron_labels.retrying import ServiceError
+from hf_msae.neuron_labels.services import ServiceError
 from tests.neuron_labels.color_world import ColorImager
 from tests.neuron_labels.proposers.chat_server import GOOD, ChatServer, completion
 

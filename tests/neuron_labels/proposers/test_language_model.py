@@ -4,8 +4,14 @@ import pytest
 
 from hf_msae.neuron_labels.proposers.base import Answer, Request
 from hf_msae.neuron_labels.proposers.language_model import Generation, LanguageModelProposer, UnansweredError
-from hf_msae.neuron_labels.proposers.parsing import MalformedAnswerError, parse_line, parse_tagged, usable_concept
-from hf_msae.neuron_labels.proposers.prompts import Prompt, quoted
+from hf_msae.neuron_labels.proposers.prompts import (
+    MalformedAnswerError,
+    Prompt,
+    parse_line,
+    parse_tagged,
+    quoted,
+    usable_concept,
+)
 
 GOOD = "<reasoning>They are red.</reasoning>\n<concept>Red fruit</concept>"
 REQUEST = Request((("red apple", 0.93), ("tree", 0.41)), ("red apple", "tree", "fog"), seed=3)

@@ -7,9 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 
 from hf_msae.neuron_labels.proposers.base import Request
-from hf_msae.neuron_labels.proposers.prefix import PrefixCache
 from hf_msae.neuron_labels.proposers.prompts import Prompt
-from hf_msae.neuron_labels.proposers.sampling import SeededSampling, StopAtText
+from hf_msae.neuron_labels.proposers.sampling import PrefixCache, SeededSampling, StopAtText
 from hf_msae.neuron_labels.proposers.transformers_model import TransformersProposer
 
 pytestmark = pytest.mark.slow

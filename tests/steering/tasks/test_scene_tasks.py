@@ -8,7 +8,7 @@ import pytest
 from hf_msae.steering.tasks import TASKS
 from hf_msae.steering.tasks.artifacts import paste
 from hf_msae.steering.tasks.networks import RandomNetwork
-from hf_msae.steering.tasks.scene_pictures import scene_pictures
+from hf_msae.steering.tasks.scenes import scene_pictures
 
 ROWS = 24
 KINDS = {

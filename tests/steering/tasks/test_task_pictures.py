@@ -8,7 +8,7 @@ from hf_msae.steering.tasks import TASKS, register_task
 from hf_msae.steering.tasks.artifacts import ARTIFACTS, paste
 from hf_msae.steering.tasks.networks import BackboneNetwork, RandomNetwork
 from hf_msae.steering.tasks.pictures import assign_bias
-from hf_msae.steering.tasks.scene_pictures import scene_pictures
+from hf_msae.steering.tasks.scenes import scene_pictures
 
 TARGET = np.arange(800) % 2
 SPLIT = np.where(np.arange(800) < 400, "train", "test")

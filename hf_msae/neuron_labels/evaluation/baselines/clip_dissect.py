@@ -78,7 +78,6 @@ class ClipDissect(Baseline):
         return as_frame(labels, scores)
 
     def _scores(self, activations: np.ndarray) -> torch.Tensor:
-        """Return s_j(w) for each neuron and word."""
         top = np.argsort(-activations, axis=0, kind="stable")[: self.num_images].T
         active = np.take_along_axis(activations.T, top, axis=1) > activations.min(axis=0)[:, None]
         weights = torch.linspace(_FIRST_WEIGHT, _LAST_WEIGHT, self.num_images) * torch.from_numpy(active)

@@ -104,7 +104,6 @@ class Invert(Baseline):
         return best.formula, best.area
 
     def _extended(self, beam: list[_Candidate], ranks: np.ndarray, first: bool = False) -> list[_Candidate]:
-        """Return the best formulas with one concept more than those of the beam."""
         images = np.stack([each.images for each in beam]).astype(np.float64)
         total, total_ranks, n = self._columns.sum(axis=0), ranks @ self._columns, len(ranks)
         both, both_ranks = images @ self._columns, (images * ranks) @ self._columns
