@@ -28,9 +28,8 @@ from tqdm.auto import tqdm
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import atomic_path
 from .._utils.json_files import write_json
-from .drawing import Drawing, read_drawing, render_drawing
+from .drawing import Drawing, clean_tags, clean_titles, normalize, read_drawing, render_drawing
 from .loading import SPLITS, default_folder
-from .words import clean_tags, clean_titles, normalize
 
 PACKAGE = "openclipart-svg"
 FEATURES = Features(

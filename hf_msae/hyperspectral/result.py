@@ -172,7 +172,7 @@ class RedTeamReport(Result):
 
         Nobody has reviewed them: their `review_status` is "unreviewed", whatever their severity.
         """
-        from .modelpedia import entries
+        from .section import entries
 
         make_folder(Path(path).parent)
         content = {"findings": entries(self)}

@@ -1,5 +1,6 @@
 from .budget import Budget as Budget
 from .control import Control as Control
+from .control import ZeroShotStart as ZeroShotStart
 from .imagers.base import CannotDrawError as CannotDrawError
 from .imagers.base import Imager as Imager
 from .imagers.composition import CompositionImager as CompositionImager
@@ -22,5 +23,4 @@ from .proposers.transformers_model import TransformersProposer as TransformersPr
 from .proposers.vocabulary import VocabularyProposer as VocabularyProposer
 from .result import NeuronLabel as NeuronLabel
 from .result import NeuronLabels as NeuronLabels
-from .starts import ZeroShotStart as ZeroShotStart
 from .words import load_word_embeds as load_word_embeds

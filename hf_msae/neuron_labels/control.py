@@ -1,19 +1,25 @@
-"""Control pictures: what a neuron's response to a concept is compared with."""
+"""Control pictures: what a neuron's response is compared with, and concepts to start a search from that they say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
 from .._utils.images import ImageInput, to_rgb
-from .checked import NeuronError, activations_of, features_of
+from ..concepts.vocabulary import Vocabulary
 from .imagers.base import image_sha256
-from .neuron import Neuron
+from .neuron import Neuron, NeuronError, activations_of, features_of
+from .words import concepts_among, unit_rows
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
 
 _LEAST = 20
 _BATCH = 64  # decoded at a time: photographs are large
@@ -113,3 +119,51 @@ class Control:
 def _identity(image: ImageInput) -> str:
     """Return what is equal for two references to one picture: its path, or the hash of its pixels."""
     return str(image) if isinstance(image, str | Path) else image_sha256(to_rgb(image))
+
+
+class ZeroShotStart:
+    """Starts from the words whose zero-shot scores correlate most with a neuron's activations on control pictures.
+
+    The search then looks for something better, which need not be in the vocabulary. Any backbone with a text tower
+    does, whatever network the neuron belongs to. Only the search's half of the control pictures is used.
+
+    Args:
+        control: The control pictures of the search.
+        backbone: Embeds control pictures and words.
+        vocabulary: The words. Those that are no concepts, such as numbers, are left out.
+        number: Number of words.
+    """
+
+    def __init__(
+        self, control: Control, backbone: Backbone, vocabulary: Vocabulary | Sequence[str], number: int = 5
+    ) -> None:
+        self.control, self.backbone, self.number = control, backbone, number
+        templates = vocabulary.templates if isinstance(vocabulary, Vocabulary) else ("{}",)
+        self.words = concepts_among(vocabulary)
+        self._vocabulary = Vocabulary(self.words, templates)
+
+    def __call__(self, neuron: Neuron) -> list[str]:
+        """Return the words for a neuron, best first."""
+        rows = self.control.search_rows
+        activations = self.control.activations(neuron)[rows]
+        centered = activations - activations.mean()
+        scores = self._scores[rows] - self._scores[rows].mean(axis=0)
+        norms = np.linalg.norm(scores, axis=0)
+        correlations = centered @ scores / np.where(norms > 0, norms, np.inf)
+        return [self.words[place] for place in np.argsort(-correlations, kind="stable")[: self.number]]
+
+    @cached_property
+    def _scores(self) -> np.ndarray:
+        number = len(self.control)
+        images = [
+            self.backbone.read("image_embeds", [self.control.picture(row) for row in rows])
+            for rows in np.array_split(np.arange(number), -(-number // _BATCH))
+        ]
+        return unit_rows(torch.cat(images)) @ unit_rows(self._vocabulary.embed(self.backbone)).T
+
+
+def best_classes(control: Control, neuron: Neuron, number: int = 5) -> list[str]:
+    """Return the classes of control pictures whose search half has the highest mean activation; none without any."""
+    activations, classes = control.activations(neuron), control.search_classes
+    order = sorted(classes, key=lambda name: -activations[classes[name]].mean())
+    return concepts_among(order[:number])

@@ -16,10 +16,9 @@ from PIL import Image
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.images import to_rgb
 from .budget import Meter
-from .checked import NeuronError, activations_of, features_of
 from .imagers.base import CannotDrawError, Imager, image_sha256
 from .json_lines import JsonLines
-from .neuron import Neuron
+from .neuron import Neuron, NeuronError, activations_of, features_of
 from .services import ServiceError
 
 _MOST_FEATURE_BYTES = 2**28

@@ -1,4 +1,4 @@
-"""Neurons: anything that turns images into activations and can be given a label."""
+"""Neurons: anything that turns images into activations and can be given a label; what they give, checked."""
 
 from __future__ import annotations
 
@@ -198,9 +198,7 @@ class UnitNeuron(Neuron):
         finally:
             handle.remove()
         if not found:
-            raise ValueError(
-                f"the model does not call its module {self.module!r} for these inputs: choose another one"
-            )
+            raise ValueError(f"the model does not call its module {self.module!r} for these inputs: choose another")
         return _pooled(_tensor_of(found[-1]), self.pooling).float().cpu().numpy()
 
     def read(self, features: np.ndarray) -> np.ndarray:
@@ -232,14 +230,10 @@ def as_neuron(neuron: Neuron | Callable[[Images], Any]) -> Neuron:
 
 def _tensor_of(output: Any) -> torch.Tensor:
     """Return the tensor of an output: its logits, pooled output or last hidden state, or the first of several."""
-    if isinstance(output, torch.Tensor):
-        return output
     if isinstance(output, Mapping):
-        for name in ("logits", "pooler_output", "last_hidden_state"):
-            if isinstance(output.get(name), torch.Tensor):
-                return output[name]
-        output = tuple(output.values())
-    return output[0]
+        named = [output.get(name) for name in ("logits", "pooler_output", "last_hidden_state")]
+        output = [each for each in (*named, *output.values()) if isinstance(each, torch.Tensor)]
+    return output if isinstance(output, torch.Tensor) else output[0]
 
 
 def _pooled(values: torch.Tensor, pooling: Pooling | None) -> torch.Tensor:
@@ -256,15 +250,11 @@ def _pooled(values: torch.Tensor, pooling: Pooling | None) -> torch.Tensor:
 
 def _identity(model: torch.nn.Module) -> str:
     """Return the fingerprint of a model, which is computed again only if its weights may have changed."""
-    state = [_state(tensor) for tensor in model.state_dict().values()]
+    tensors = model.state_dict().values()  # these change when a tensor is replaced or written to:
+    state = [(each.data_ptr(), each.dtype, 0 if each.is_inference() else each._version) for each in tensors]
     if model not in _KNOWN or _KNOWN[model][0] != state:
         _KNOWN[model] = state, model_fingerprint(model)
     return _KNOWN[model][1]
-
-
-def _state(tensor: torch.Tensor) -> tuple:
-    """Return what changes when a tensor is replaced or written to."""
-    return tensor.data_ptr(), tensor.dtype, 0 if tensor.is_inference() else tensor._version
 
 
 def _number(function: Callable) -> int:
@@ -277,3 +267,31 @@ def _number(function: Callable) -> int:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+class NeuronError(ValueError):
+    """A neuron fails, so that it cannot be labeled; others can."""
+
+
+def features_of(neuron: Neuron, images: Images) -> np.ndarray:
+    """Compute features, one row for each image; raise NeuronError if the neuron does not."""
+    try:
+        found = np.asarray(neuron.features(images))
+    except Exception as error:  # a function of the user may raise anything
+        raise NeuronError(f"{neuron!r} failed ({type(error).__name__}: {error})") from error
+    if found.ndim == 0 or len(found) != len(images):
+        raise NeuronError(f"{neuron!r} gave an array of shape {found.shape} for {len(images)} pictures")
+    return found
+
+
+def activations_of(neuron: Neuron, features: np.ndarray) -> np.ndarray:
+    """Read activations from features; raise NeuronError unless they are one finite number for each."""
+    try:
+        found = np.asarray(neuron.read(features), dtype=np.float64)
+    except Exception as error:  # likewise
+        raise NeuronError(f"{neuron!r} failed ({type(error).__name__}: {error})") from error
+    if found.shape != (len(features),):
+        raise NeuronError(f"{neuron!r} gave activations of shape {found.shape} for {len(features)} pictures")
+    if not np.isfinite(found).all():
+        raise NeuronError(f"{neuron!r} gave {found[~np.isfinite(found)][0]} for a picture; activations must be finite")
+    return found

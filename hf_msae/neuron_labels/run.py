@@ -17,19 +17,17 @@ from transformers.utils import logging
 from .._utils.atomic import make_folder
 from .._utils.fingerprint import array_fingerprint
 from .budget import BudgetSpentError, Meter
-from .checked import NeuronError
-from .control import Control
+from .control import Control, best_classes
 from .finishing import Finish
 from .gallery import Gallery
 from .imagers.base import Imager
 from .looks import Embedded, PictureEmbeds
-from .neuron import Neuron
+from .neuron import Neuron, NeuronError
 from .paper import PaperSearch
 from .proposals import Proposals
 from .proposers.base import FIRST_CONCEPTS, Answer, Proposer, Request
 from .result import LABEL_FORMAT, NeuronLabel
 from .search import Search, SearchSettings, Trial
-from .starts import best_classes
 from .words import KnownConcepts, WordEmbeds, clean_concept, unit_rows
 
 logger = logging.get_logger(__name__)

@@ -18,7 +18,7 @@ from .intervals import resampled_means as resampled_means
 from .intervals import wilson_interval as wilson_interval
 from .multiple_testing import benjamini_hochberg as benjamini_hochberg
 from .multiple_testing import holm as holm
-from .nulls import matched_null as matched_null
-from .nulls import null_p_values as null_p_values
-from .nulls import robust_spread as robust_spread
+from .multiple_testing import matched_null as matched_null
+from .multiple_testing import null_p_values as null_p_values
+from .multiple_testing import robust_spread as robust_spread
 from .result import Result as Result

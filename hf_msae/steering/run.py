@@ -30,8 +30,8 @@ from .measuring import measure
 from .methods.text import HOOK_POINT
 from .provenance import check_width, provenance_at, provenance_of, refuse_other
 from .result import SwordBenchResult
-from .rows import rows_sha256, shared_rows
 from .tasks import TASKS, Task
+from .tasks.task import rows_sha256, shared_rows
 
 CELL_FORMAT = 7
 """Cells of another format are measured again."""

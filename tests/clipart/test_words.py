@@ -1,5 +1,4 @@
-from hf_msae.clipart.drawing import Drawing
-from hf_msae.clipart.words import clean_tags, clean_titles, normalize
+from hf_msae.clipart.drawing import Drawing, clean_tags, clean_titles, normalize
 
 
 def drawing(*tags: str, title: str = "", author: str = "Ann Lee", path: str = "animals/x.svg") -> Drawing:

@@ -4,7 +4,7 @@ import pytest
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import Vocabulary
 from hf_msae.neuron_labels import Control, FunctionNeuron, ZeroShotStart, label_neuron
-from hf_msae.neuron_labels.starts import best_classes
+from hf_msae.neuron_labels.control import best_classes
 from hf_msae.scenes import load_scenes
 
 

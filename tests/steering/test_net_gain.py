@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from hf_msae.steering import gaussian_task
-from hf_msae.steering.rows import shared_rows
+from hf_msae.steering.tasks.task import shared_rows
 from tests.steering.cell_results import dosed, result
 
 

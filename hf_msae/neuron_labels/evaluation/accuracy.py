@@ -9,8 +9,7 @@ import pandas as pd
 
 from ...statistics import auroc_interval
 from ..words import KnownConcepts, WordEmbeds
-from .checks import checked_activations, unmeasurable
-from .measures import MEASURES, known_measure
+from .measures import MEASURES, checked_activations, known_measure, unmeasurable
 from .truth import Truth
 
 RIGHT_AUROC = 0.9

@@ -11,8 +11,7 @@ import pandas as pd
 
 from ...statistics import Result
 from .accuracy import MIN_IMAGES
-from .checks import checked_activations, unmeasurable
-from .measures import MEASURES
+from .measures import MEASURES, checked_activations, unmeasurable
 from .sanity import LEAST_DROP, LEAST_SHARE, label_sanity
 from .truth import Truth
 

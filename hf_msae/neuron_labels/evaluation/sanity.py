@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .checks import checked_activations, checked_presence, unmeasurable
-from .measures import MEASURES, Measure, known_measure, paired
+from .measures import MEASURES, Measure, checked_activations, checked_presence, known_measure, paired, unmeasurable
 
 LEAST_DROP = 0.001
 """Share of a measure's range by which it has to drop."""

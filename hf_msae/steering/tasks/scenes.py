@@ -11,9 +11,8 @@ from PIL import Image
 from ...backbones import Backbone
 from ...scenes.renderer import render_scene
 from ...scenes.world import GROUP_OF, WORLD_VERSION, Scene, sample_scene, with_concept
-from .artifacts import check_artifact, paste
 from .networks import BackboneNetwork, RandomNetwork
-from .pictures import Pictures, assign_bias, check_numbers
+from .pictures import Pictures, assign_bias, check_artifact, check_numbers, paste
 from .task import Task, register_task
 
 

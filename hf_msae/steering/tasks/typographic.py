@@ -14,11 +14,10 @@ from PIL import Image
 
 from ..._utils.images import to_rgb
 from ...backbones import Backbone
-from .artifacts import check_artifact, paste
+from .clipart import FEWEST, NUM_CONCEPTS
 from .datasets import open_dataset, state_of_files, with_images
-from .drawings import FEWEST, NUM_CONCEPTS
 from .networks import BackboneNetwork
-from .pictures import Pictures, assign_bias, check_numbers
+from .pictures import Pictures, assign_bias, check_artifact, check_numbers, paste
 from .task import SPLITS, Task
 
 if TYPE_CHECKING:

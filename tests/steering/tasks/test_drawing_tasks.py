@@ -9,7 +9,7 @@ import pytest
 
 from hf_msae.clipart.build import same_hands
 from hf_msae.steering.tasks import TASKS
-from hf_msae.steering.tasks.drawings import drawings_with_artifact, drawings_with_tags, load_drawings, tags_of
+from hf_msae.steering.tasks.clipart import drawings_with_artifact, drawings_with_tags, load_drawings, tags_of
 from hf_msae.steering.tasks.networks import RandomNetwork
 
 

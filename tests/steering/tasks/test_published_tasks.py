@@ -9,8 +9,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as Picture
 
 from hf_msae.steering.tasks import isic, typographic_imagenet
-from hf_msae.steering.tasks.artifacts import paste
 from hf_msae.steering.tasks.networks import BackboneNetwork
+from hf_msae.steering.tasks.pictures import paste
 from hf_msae.steering.tasks.published import ISIC_ARTIFACTS
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hf_msae.steering.tasks import TASKS
-from hf_msae.steering.tasks.artifacts import paste
 from hf_msae.steering.tasks.networks import RandomNetwork
+from hf_msae.steering.tasks.pictures import paste
 from hf_msae.steering.tasks.scenes import scene_pictures
 
 ROWS = 24

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from hf_msae.steering.tasks import TASKS, register_task
-from hf_msae.steering.tasks.artifacts import ARTIFACTS, paste
 from hf_msae.steering.tasks.networks import BackboneNetwork, RandomNetwork
-from hf_msae.steering.tasks.pictures import assign_bias
+from hf_msae.steering.tasks.pictures import ARTIFACTS, assign_bias, paste
 from hf_msae.steering.tasks.scenes import scene_pictures
 
 TARGET = np.arange(800) % 2

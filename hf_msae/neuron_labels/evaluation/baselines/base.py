@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ...._utils.tensors import as_tensor
-from ..checks import checked_activations
+from ..measures import checked_activations
 
 
 class Baseline(ABC):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ...._utils.tensors import as_tensor
 from ....concepts import Vocabulary
-from ..checks import checked_activations
+from ..measures import checked_activations
 from .base import Baseline, as_frame, unit_embeds
 
 

@@ -9,9 +9,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from ..checks import checked_presence
 from ..formulas import Atom, Compound, Formula
-from ..measures import midranks
+from ..measures import checked_presence, midranks
 from .base import Baseline, as_frame, matching_activations
 
 _LEAST_GAIN = 1e-9  # of a longer formula over a shorter one
