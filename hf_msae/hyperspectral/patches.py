@@ -206,11 +206,7 @@ class Patches(Sequence):
                 **{name: datasets.Value("float64") for name in numbers},
             }
         )
-        table = {name: [] for name in features}
-        for row in rows():
-            for name, value in row.items():
-                table[name].append(value)
-        return datasets.Dataset.from_dict(table, features=features)
+        return datasets.Dataset.from_list(list(rows()), features=features)
 
 
 def size_classes(edges: np.ndarray) -> pd.Categorical:

@@ -13,7 +13,7 @@ from ....concepts import Vocabulary
 from ....concepts.agreement import check_enough, choose_names
 from ....concepts.moments import Moments
 from ....concepts.zero_shot import RankedPictures
-from .base import Baseline, as_frame, matching_activations, unit_embeds
+from .base import Baseline, as_frame, check_width, matching_activations, unit_embeds
 
 
 class Agreement(Baseline):
@@ -44,10 +44,7 @@ class Agreement(Baseline):
         self.vocabulary = vocabulary
         self.words = unit_embeds(vocabulary_embeds, "vocabulary_embeds", len(vocabulary.words))
         self.images = unit_embeds(image_embeds, "image_embeds")
-        if self.images.shape[1] != self.words.shape[1]:
-            raise ValueError(
-                f"image_embeds have {self.images.shape[1]} columns, but vocabulary_embeds {self.words.shape[1]}"
-            )
+        check_width(self.images, self.words)
         check_enough(len(self.images), "image_embeds")
         order = np.random.default_rng(seed).permutation(len(self.images))
         self._choosing, self._testing = (np.sort(half) for half in np.array_split(order, 2))

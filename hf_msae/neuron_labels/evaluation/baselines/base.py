@@ -54,6 +54,12 @@ def unit_embeds(embeddings: np.ndarray | torch.Tensor, name: str, rows: int | No
     return F.normalize(values, dim=-1)
 
 
+def check_width(images: torch.Tensor, words: torch.Tensor, name: str = "image_embeds") -> None:
+    """Raise ValueError unless embeddings are as wide as those of the vocabulary."""
+    if images.shape[1] != words.shape[1]:
+        raise ValueError(f"{name} have {images.shape[1]} columns, but vocabulary_embeds {words.shape[1]}")
+
+
 def matching_activations(activations: np.ndarray, images: int) -> np.ndarray:
     """Return activations of this number of images as float64 (N, n)."""
     activations = checked_activations(activations)

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ....concepts import Vocabulary
-from .base import Baseline, as_frame, matching_activations, unit_embeds
+from .base import Baseline, as_frame, check_width, matching_activations, unit_embeds
 
 _FIRST_WEIGHT, _LAST_WEIGHT = 0.998, 0.97
 _CHUNK_ENTRIES = 2**24
@@ -52,10 +52,7 @@ class ClipDissect(Baseline):
         self.vocabulary = vocabulary
         self.words = unit_embeds(vocabulary_embeds, "vocabulary_embeds", len(vocabulary.words))
         self.images = unit_embeds(image_embeds, "image_embeds")
-        if self.images.shape[1] != self.words.shape[1]:
-            raise ValueError(
-                f"image_embeds have {self.images.shape[1]} columns, but vocabulary_embeds {self.words.shape[1]}"
-            )
+        check_width(self.images, self.words)
         if not 2 <= num_images <= len(self.images):
             raise ValueError(f"num_images must be between 2 and the {len(self.images)} images, got {num_images}")
         if temperature <= 0:

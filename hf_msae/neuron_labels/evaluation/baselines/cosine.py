@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...._utils.tensors import as_tensor
 from ....concepts import Vocabulary
 from ..measures import checked_activations
-from .base import Baseline, as_frame, unit_embeds
+from .base import Baseline, as_frame, check_width, unit_embeds
 
 
 class VocabularyCosine(Baseline):
@@ -46,10 +46,7 @@ class VocabularyCosine(Baseline):
         unit_embeds(words, "vocabulary_embeds", len(vocabulary.words))
         self.words = F.normalize(words - words.mean(dim=0) if center else words, dim=-1)
         self.directions = unit_embeds(directions, "directions")
-        if self.directions.shape[1] != self.words.shape[1]:
-            raise ValueError(
-                f"directions have {self.directions.shape[1]} columns, but vocabulary_embeds {self.words.shape[1]}"
-            )
+        check_width(self.directions, self.words, "directions")
 
     def label(self, activations: np.ndarray) -> pd.DataFrame:
         """Label neurons, with the cosine as score; of the activations, only their number counts."""
