@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..backbones import Backbone
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
-    from .result import BiasReport
+    from .analysis import BiasReport
 
 
 def probe_columns(

@@ -102,7 +102,7 @@ class RedTeamReport(Result):
 
     def unknown_ends(self) -> dict[str, list[str]]:
         """Return the targets that are predicted, but of some extreme values of which nothing is known, and which."""
-        from .audits.extremes import unknown_ends
+        from .audits.slices import unknown_ends
 
         if (table := self.tables.get("performance")) is None:
             return {}

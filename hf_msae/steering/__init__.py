@@ -2,8 +2,7 @@
 
 from . import methods  # registers them
 from .data import NotDefinedError
-from .edit import METHODS, Edit, register
-from .loading import load_edit
+from .edit import METHODS, Edit, load_edit, register
 from .own_data import task_from_embeddings
 from .result import SwordBenchResult
 from .run import run_swordbench

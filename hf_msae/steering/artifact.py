@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from .._utils.atomic import atomic_path, make_folder
 from .._utils.json_files import write_json
@@ -36,6 +38,38 @@ def write_edit(folder: str | os.PathLike, description: dict[str, Any], parameter
     known = {"format_version": FORMAT_VERSION, **description}
     known["parameters_sha256"] = hashlib.sha256(content).hexdigest()
     write_json(folder / DESCRIPTION, {**known, "description_sha256": sha256_of(known)})
+
+
+def read_edit(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the description and the parameters that `write_edit` wrote."""
+    folder = Path(folder).expanduser()
+    for name in (DESCRIPTION, PARAMETERS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no edit: there is no {name}")
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version, sha256 = description["format_version"], description["parameters_sha256"]
+        needed = {"method", "settings", "provenance", *(("description_sha256",) if version > 1 else ())}
+        missing = needed - description.keys()
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+        is_newer = version > FORMAT_VERSION
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {error})") from error
+    if is_newer:
+        raise ValueError(
+            f"{folder} has format_version {version}, newer than {FORMAT_VERSION}: install a newer hf_msae"
+        )
+    noted = description.pop("description_sha256", None)
+    if noted is not None and noted != sha256_of(description):
+        raise ValueError(f"{folder / DESCRIPTION} was changed after it was written: save the edit again")
+    content = (folder / PARAMETERS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{folder / PARAMETERS} is not the file that {DESCRIPTION} was written with")
+    try:
+        return description, load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / PARAMETERS} is damaged ({error})") from error
 
 
 def sha256_of(description: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-from .artifact import site_in, write_edit
+from .artifact import read_edit, site_in, write_edit
 from .code import code_sha256
 from .data import NotDefinedError, as_tensor, check_data, check_others, is_opened
 from .named import Named
@@ -267,3 +267,28 @@ class Edit(ABC):
         result = result.to(given.dtype) if keep_dtype else result
         result = result.reshape(given.shape[:-1] + result.shape[1:])
         return result if isinstance(X, torch.Tensor) or is_opened(X) else result.numpy()
+
+
+def load_edit(folder: str | os.PathLike, **options: Any) -> Edit:
+    """Load an edit that `Edit.save_pretrained` wrote.
+
+    Args:
+        folder: The folder.
+        **options: Options of the method in place of those that were saved, such as msae="elsewhere/msae".
+
+    Raises:
+        FileNotFoundError: The folder holds no edit.
+        ValueError: A file is damaged or was changed, the method is unknown to this version, or the edit needs an MSAE
+            that is not there.
+    """
+    description, parameters = read_edit(folder)
+    if (method := description["method"]) not in METHODS:
+        raise ValueError(f"{folder} is an edit by {method!r}, which is none of the methods {', '.join(METHODS)}")
+    try:
+        saved = METHODS[method].loaded_settings(description["settings"], folder)
+        edit = METHODS[method](**{**saved, **options})
+    except TypeError as error:
+        raise ValueError(f"{method} does not take these options: {error}") from error
+    edit.parameters, edit.provenance = parameters, description["provenance"]
+    edit.check_loaded()
+    return edit

@@ -11,7 +11,7 @@ pytest.importorskip("gradio")
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.tabs.swordbench import view
 from hf_msae.explorer.tabs.swordbench.answer import found_on, methods_of, numbers
-from hf_msae.plotting.embedded import Drawing
+from hf_msae.plotting.look import Drawing
 from hf_msae.report.sections import steering
 from hf_msae.steering import SwordBenchResult
 from tests.explorer.asking import address, ask

@@ -10,7 +10,6 @@ import pandas as pd
 from ..._utils.wording import joined
 from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
 from ..subject import ALL, Subject
-from .extremes import FLAT, OUTLIER, UNSEEN, far_rows, quantile_ratio, slopes, unusual_rows
 from .outcome import (
     RELATED,
     Outcome,
@@ -22,7 +21,7 @@ from .outcome import (
     score_name,
     target_names,
 )
-from .slices import FEWEST, slices
+from .slices import FEWEST, FLAT, OUTLIER, UNSEEN, far_rows, quantile_ratio, slices, slopes, unusual_rows
 
 NOTHING = 0.05
 """An R2 below this is no better than the mean."""

@@ -26,9 +26,9 @@ from ..._utils.wording import counted, joined
 from ...statistics import candidate, log_odds, wilson_interval
 from ..reading import FIELD_SIZE
 from ..subject import ALL, Subject, splits
-from .extremes import far_rows
 from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, scores, target_names
 from .pulls import pulls
+from .slices import far_rows
 
 LIMITS = (0.05, 0.15, 0.3)
 """Shortcut indices that are minor, moderate and severe."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
+from ..._utils.wording import mentions
 from ...statistics import Finding, candidate, resampled_means
-from ..subject import Subject
+from ..subject import Subject, splits
 from .outcome import interval
 
 FEWEST = 8
@@ -76,3 +82,93 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
                     arguments += (ratio[i], draws[0, :, i], _SLICE, evidence, _SPLIT)
                     tests.append(candidate(*arguments, log=True))
     return pd.DataFrame(records, columns=SLICE_COLUMNS), tests
+
+
+OUTLIER = 2.0
+"""Standard deviations from the mean beyond which a target is an outlier."""
+UNSEEN = (0.7, 0.55, 0.4)
+"""Responses to outliers that are minor, moderate and severe."""
+FLAT = (0.5, 0.3, 0.1)
+"""Responses in the tails that are minor, moderate and severe: of skewed targets a sound model has 0.6."""
+
+
+def unknown_ends(performance: pd.DataFrame, findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Return of which extreme values of each target nothing is known, since rows are few or predictions weak.
+
+    Those are values whose response may be as low as that of a severe finding, and those of which there are too few to
+    say anything, unless a finding is about the ends of that target: no finding is no all-clear there.
+    """
+    far = f"values more than {OUTLIER:g} standard deviations from the mean"
+    wide = {"tail_response": ("the more extreme half of its values", FLAT), "outlier_response": (far, UNSEEN)}
+    found: dict[str, list[str]] = {}
+    said = [f"{each.title} {each.evidence}" for each in findings if each.metric in wide]
+    for row in performance[performance["metric"].isin(list(wide))].itertuples():
+        if any(mentions(each, row.target) for each in said):
+            continue
+        what, limits = wide[row.metric]
+        value, low, high = (np.nan if each is None else float(each) for each in (row.value, row.low, row.high))
+        if not np.isfinite(value):
+            why = f"fewer than {FEWEST} rows" if row.metric == "outlier_response" else "not defined"
+            found.setdefault(row.target, []).append(f"{what} ({why})")
+        elif low < limits[-1]:
+            found.setdefault(row.target, []).append(f"{what} ({low:.2g} to {high:.2g})")
+    return found
+
+
+def slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the slopes of p on a and b by least squares, from their means and the means of aa, ab, bb, ap, bp."""
+    aa, ab, bb, ap, bp = products
+    aa, ab, bb, ap, bp = aa - a * a, ab - a * b, bb - b * b, ap - a * p, bp - b * p
+    determinant = aa * bb - ab * ab
+    return (ap * bb - bp * ab) / determinant, (bp * aa - ap * ab) / determinant
+
+
+def quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Return the range from the 5th to the 95th percentile of p over that of y, and its bootstrap interval."""
+
+    def ratio(rows: np.ndarray | slice) -> np.ndarray:
+        of_p, of_y = (np.diff(np.quantile(each[rows], (0.05, 0.95), axis=-1), axis=0)[0] for each in (p, y))
+        return of_p / np.where(of_y > 0, of_y, np.nan)
+
+    rows = np.random.default_rng(seed).integers(len(y), size=(200, len(y)))
+    return float(ratio(slice(None))), *interval(ratio(rows))
+
+
+USUAL_SHARE = 0.05
+"""Share of rows that are called far if nothing is special about them."""
+_COMPONENTS, _NEIGHBORS = 10, 3
+
+
+def far_rows(X: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Find rows that are farther from the rows of other folds than 95% of these are from each other.
+
+    The distance is the mean distance to the three nearest rows, in up to ten principal components of the standardized
+    columns.
+    """
+    far = np.zeros(len(X), dtype=bool)
+    for train, test in splits(folds):
+        scale = StandardScaler().fit(X[train])
+        components = min(_COMPONENTS, X.shape[1], len(train) - 1)
+        pca = PCA(components, svd_solver="randomized", random_state=0).fit(scale.transform(X[train]))
+        known, new = pca.transform(scale.transform(X[train])), pca.transform(scale.transform(X[test]))
+        number = min(_NEIGHBORS, len(train) - 1)
+        nearest = NearestNeighbors(n_neighbors=number).fit(known)
+        own = nearest.kneighbors(n_neighbors=number)[0].mean(axis=1)
+        far[test] = nearest.kneighbors(new)[0].mean(axis=1) > np.quantile(own, 1 - USUAL_SHARE)
+    return far
+
+
+def unusual_rows(X: np.ndarray) -> np.ndarray:
+    """Find the 5% of rows that are farthest from the mean.
+
+    The distance is T^2, the squared length in up to ten whitened principal components of the standardized columns,
+    plus Q, the squared length of what these leave over, each divided by its mean over the rows.
+    """
+    scaled = StandardScaler().fit_transform(X)
+    components = min(_COMPONENTS, X.shape[1], len(X) - 1)
+    pca = PCA(components, svd_solver="randomized", random_state=0).fit(scaled)
+    scores = pca.transform(scaled)
+    explained = (scores**2 / np.maximum(pca.explained_variance_, 1e-12)).sum(axis=1)
+    left = np.maximum((scaled**2).sum(axis=1) - (scores**2).sum(axis=1), 0)
+    distance = explained / explained.mean() + (left / left.mean() if left.mean() > 1e-9 else 0)
+    return distance > np.quantile(distance, 1 - USUAL_SHARE)
