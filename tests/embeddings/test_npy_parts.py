@@ -78,51 +78,45 @@ def test_a_folder_of_any_name_and_one_file(tmp_path):
     np.testing.assert_array_equal(opened[:], X.astype(np.float32))
 
 
-def damage(folder, what):
-    part = folder / "img_emb" / "img_emb_1.npy"
-    if what == "rows":
-        np.save(part, X[:3])
-    elif what == "width":
-        np.save(part, X[:2, :3])
-    elif what == "dtype":
-        np.save(part, X[:2].astype(np.float32))
-    elif what == "truncated":
-        part.write_bytes(part.read_bytes()[:-4])
-    elif what == "twice":
-        shutil.copy(part, part.with_name("img_emb_01.npy"))
-    elif what == "no number":
-        shutil.copy(part, part.with_name("mean.npy"))
-    elif what == "mixed":
-        shutil.copy(part, part.with_name("other_7.npy"))
-    elif what == "one column":
-        part.unlink()
-    elif what == "metadata missing":
-        (folder / "metadata" / "metadata_2.parquet").unlink()
-    elif what == "metadata rows":
-        pd.DataFrame({"caption": ["one"]}).to_parquet(folder / "metadata" / "metadata_2.parquet")
-    elif what == "metadata name":
-        for number, rows in SIZES.items():
-            pd.DataFrame({"text_embeds": [1] * rows}).to_parquet(folder / f"metadata/metadata_{number}.parquet")
+PART, METADATA = "img_emb/img_emb_1.npy", "metadata/metadata_2.parquet"
 
 
-@pytest.mark.parametrize(
-    ("what", "named"),
-    [
-        ("rows", r"img_emb_1\.npy has 3 rows|text_emb_1\.npy has 2 rows, but .*img_emb_1\.npy has 3"),
-        ("width", r"img_emb_1\.npy has width 3"),
-        ("dtype", r"img_emb_1\.npy .*float32.*float16"),
-        ("truncated", r"img_emb_1\.npy cannot be read"),
-        ("twice", r"img_emb_01\.npy.*same number"),
-        ("no number", r"mean\.npy has no number"),
-        ("mixed", r"img_emb_0\.npy and other_7\.npy"),
-        ("one column", r"part 1 of only one of image_embeds and text_embeds"),
-        ("metadata missing", r"metadata has no part 2"),
-        ("metadata rows", r"metadata_2\.parquet has 1 rows, but .*img_emb_2\.npy has 4"),
-        ("metadata name", r"metadata has a column 'text_embeds'"),
-    ],
-)
-def test_parts_that_do_not_fit_are_refused_by_name(folder, what, named):
-    damage(folder, what)
+def copied_as(name):
+    return lambda folder: shutil.copy(folder / PART, folder / "img_emb" / name)
+
+
+def with_a_column_of_its_own(folder):
+    for number, rows in SIZES.items():
+        pd.DataFrame({"text_embeds": [1] * rows}).to_parquet(folder / f"metadata/metadata_{number}.parquet")
+
+
+DAMAGES = {
+    "rows": (
+        lambda folder: np.save(folder / PART, X[:3]),
+        r"img_emb_1\.npy has 3 rows|text_emb_1\.npy has 2 rows, but .*img_emb_1\.npy has 3",
+    ),
+    "width": (lambda folder: np.save(folder / PART, X[:2, :3]), r"img_emb_1\.npy has width 3"),
+    "dtype": (lambda folder: np.save(folder / PART, X[:2].astype(np.float32)), r"img_emb_1\.npy .*float32.*float16"),
+    "truncated": (
+        lambda folder: (folder / PART).write_bytes((folder / PART).read_bytes()[:-4]),
+        r"img_emb_1\.npy cannot be read",
+    ),
+    "twice": (copied_as("img_emb_01.npy"), r"img_emb_01\.npy.*same number"),
+    "no number": (copied_as("mean.npy"), r"mean\.npy has no number"),
+    "mixed": (copied_as("other_7.npy"), r"img_emb_0\.npy and other_7\.npy"),
+    "one column": (lambda folder: (folder / PART).unlink(), "part 1 of only one of image_embeds and text_embeds"),
+    "metadata missing": (lambda folder: (folder / METADATA).unlink(), "metadata has no part 2"),
+    "metadata rows": (
+        lambda folder: pd.DataFrame({"caption": ["one"]}).to_parquet(folder / METADATA),
+        r"metadata_2\.parquet has 1 rows, but .*img_emb_2\.npy has 4",
+    ),
+    "metadata name": (with_a_column_of_its_own, "metadata has a column 'text_embeds'"),
+}
+
+
+@pytest.mark.parametrize(("damage", "named"), DAMAGES.values(), ids=DAMAGES)
+def test_parts_that_do_not_fit_are_refused_by_name(folder, damage, named):
+    damage(folder)
     with pytest.raises(ValueError, match=named):
         load_embeddings(folder)
 

@@ -21,7 +21,7 @@ def finished(tmp_path_factory, data):
     """One run that learns, evaluated along the way, shared by the tests that only look at it."""
     folder = tmp_path_factory.mktemp("finished")
     held_out = load_embeddings(sparse_embeddings(rows=200, seed=1))
-    trainer = new_trainer(folder, data, eval_data=held_out, max_steps=200, eval_steps=100, logging_steps=50)
+    trainer = new_trainer(folder, data, eval_data=held_out, max_steps=120, eval_steps=60, logging_steps=30)
     result = trainer.train()
     trainer.save_model()
     return trainer, result, folder
@@ -48,16 +48,16 @@ def test_decoder_rows_end_with_unit_norm_and_statistics_are_those_of_the_data(fi
 def test_the_log_holds_what_it_promises(finished):
     trainer, result, folder = finished
     training = [record for record in result.log_history if "loss" in record]
-    assert [record["step"] for record in training] == [1, *range(50, 201, 50)]
+    assert [record["step"] for record in training] == [1, *range(30, 121, 30)]
     expected = ["step", "epoch", "loss", "fvu", "sparsity", "dead_latents", "learning_rate", "grad_norm"]
     assert list(training[0]) == [*expected, "samples_per_second"]
-    assert training[-1]["epoch"] == 20 and trainer.plan.steps_per_epoch == 10
+    assert training[-1]["epoch"] == 12 and trainer.plan.steps_per_epoch == 10
     assert all(0 <= record["sparsity"] <= 1 and record["fvu"] > 0 for record in training)
     evaluations = [record for record in result.log_history if "eval_fvu" in record]
-    assert [record["step"] for record in evaluations] == [100, 200]
+    assert [record["step"] for record in evaluations] == [60, 120]
     assert evaluations[-1]["eval_fvu"] == trainer.evaluate().fvu
     assert read_log(folder) == result.log_history
-    assert (result.global_step, result.num_processes, result.global_batch_size) == (200, 1, 32)
+    assert (result.global_step, result.num_processes, result.global_batch_size) == (120, 1, 32)
     assert len(result.to_pandas()) == len(result.log_history)
 
 
