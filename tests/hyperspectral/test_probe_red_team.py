@@ -250,16 +250,15 @@ def test_several_classes_have_their_own_effects():
 
 def test_what_does_not_belong_together_is_named():
     x, star, _ = world(True)
-    with pytest.raises(ValueError, match="40 latents"):
-        red_team(MODEL, x[:, :20], star, features=TABLE)
-    with pytest.raises(ValueError, match="DataFrame"):
-        red_team(MODEL, x, star, msae=MSAE, features=pd.DataFrame({"feature": NAMES}))
-    with pytest.raises(ValueError, match="39 columns"):
-        red_team(MODEL, x[:, :39], star, msae=MSAE, features=TABLE)
-    with pytest.raises(ValueError, match="expected"):
-        red_team(MODEL, x, star, expected=["night"])
-    with pytest.raises(ValueError, match="'night'"):
-        red_team(MODEL, x, "night", msae=MSAE, features=TABLE)
+    for given, options, said in (
+        ((x[:, :20], star), {"features": TABLE}, "40 latents"),
+        ((x, star), {"msae": MSAE, "features": pd.DataFrame({"feature": NAMES})}, "DataFrame"),
+        ((x[:, :39], star), {"msae": MSAE, "features": TABLE}, "39 columns"),
+        ((x, star), {"expected": ["night"]}, "expected"),
+        ((x, "night"), {"msae": MSAE, "features": TABLE}, "'night'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            red_team(MODEL, *given, **options)
     with pytest.raises(TypeError, match="dict"):
         red_team({}, x, star, msae=MSAE)
     found = red_team(MODEL, x, star, audits=["concepts"], **QUICK)

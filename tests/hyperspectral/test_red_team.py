@@ -208,30 +208,25 @@ def test_a_classifier_is_not_given_measurements():
 
 def test_input_is_checked():
     X, y, groups, table = spectra(n=60)
-    with pytest.raises(ValueError, match="3 rows"):
-        red_team(MODEL, X[:3], y[:3])
-    with pytest.raises(ValueError, match="row 4, column 7"):
-        red_team(MODEL, np.where(np.arange(40) == 7, np.where(np.arange(60)[:, None] == 4, np.nan, X), X), y)
-    with pytest.raises(ValueError, match="row 4, 474 nm"):
-        red_team(MODEL, pd.DataFrame(X, columns=table["feature"]).replace(X[4, 1], np.inf), y)
-    with pytest.raises(ValueError, match="row 4, pH"):
-        red_team(MODEL, X, y.replace(y["pH"][4], np.nan))
-    with pytest.raises(ValueError, match="59 rows"):
-        red_team(MODEL, X, y[:59])
-    with pytest.raises(ValueError, match="'farm'"):
-        red_team(MODEL, X, y, {"farm": groups["farm"][:5]})
-    with pytest.raises(ValueError, match="'band'"):
-        red_team(MODEL, X, y, features=table.drop(columns="band"))
-    with pytest.raises(ValueError, match="'shortcut'"):
-        red_team(MODEL, X, y, audits=["shortcut"])
-    with pytest.raises(ValueError, match="target K is 1"):
-        red_team(MODEL, X, y.assign(K=1.0))
+    nan, named = X.copy(), pd.DataFrame(X, columns=table["feature"])
+    nan[4, 7] = np.nan
+    for given, options, said in (
+        ((MODEL, X[:3], y[:3]), {}, "3 rows"),
+        ((MODEL, nan, y), {}, "row 4, column 7"),
+        ((MODEL, named.replace(X[4, 1], np.inf), y), {}, "row 4, 474 nm"),
+        ((MODEL, X, y.replace(y["pH"][4], np.nan)), {}, "row 4, pH"),
+        ((MODEL, X, y[:59]), {}, "59 rows"),
+        ((MODEL, X, y, {"farm": groups["farm"][:5]}), {}, "'farm'"),
+        ((MODEL, X, y), {"features": table.drop(columns="band")}, "'band'"),
+        ((MODEL, X, y), {"audits": ["shortcut"]}, "'shortcut'"),
+        ((MODEL, X, y.assign(K=1.0)), {}, "target K is 1"),
+        ((LogisticRegression(), X, np.where(np.arange(60) == 3, "rare", "usual")), {}, "class 'rare' of y"),
+        ((LogisticRegression(), X, np.full(60, "usual")), {}, "class 'usual'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            red_team(*given, **options)
     with pytest.raises(TypeError, match="str"):
         red_team("model", X, y)
-    with pytest.raises(ValueError, match="class 'rare' of y"):
-        red_team(LogisticRegression(), X, np.where(np.arange(60) == 3, "rare", "usual"), audits=["performance"])
-    with pytest.raises(ValueError, match="class 'usual'"):
-        red_team(LogisticRegression(), X, np.full(60, "usual"))
 
 
 def test_a_model_is_called_by_its_name_and_not_by_its_scaling():

@@ -23,18 +23,17 @@ def test_a_record_that_was_cut_off_is_dropped_and_overwritten(tmp_path, cut):
     assert path.read_bytes().startswith(whole)
 
 
-@pytest.mark.parametrize(("content", "found"), [('{"number": 0}\n', "None"), ('{"format": 7}\n{"number": 0}\n', "7")])
-def test_files_of_another_format_are_refused(tmp_path, content, found):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"number": 0}\n', "log.jsonl has the format None, .* reads 2"),
+        ('{"format": 7}\n{"number": 0}\n', "log.jsonl has the format 7, .* reads 2"),
+        *((f'{{"format": 2}}\n{line}\n{{"number": 1}}\n', "line 2") for line in ("{", "[1]", "\x00\x00")),
+    ],
+)
+def test_files_of_another_format_and_damaged_lines_are_refused(tmp_path, content, said):
     path = tmp_path / "log.jsonl"
     path.write_text(content)
-    with pytest.raises(ValueError, match=f"log.jsonl has the format {found}, .* reads 2"):
+    with pytest.raises(ValueError, match=said):
         JsonLines(path, version=2)
     assert path.read_text() == content
-
-
-@pytest.mark.parametrize("line", ["{", "[1]", "\x00\x00"])
-def test_another_damaged_line_is_named(tmp_path, line):
-    path = tmp_path / "log.jsonl"
-    path.write_text(f'{{"number": 0}}\n{line}\n{{"number": 1}}\n')
-    with pytest.raises(ValueError, match="line 2"):
-        JsonLines(path)

@@ -100,20 +100,17 @@ def test_a_picture_with_odd_exif_is_readable(backbone, tmp_path, caplog):
     assert "row 1 of column 'image'" in caplog.text and "row 0" not in caplog.text
 
 
-def test_by_default_the_first_one_stops(backbone, tmp_path):
+def test_by_default_the_first_one_stops_and_none_is_an_error(backbone, tmp_path):
     with pytest.raises(ValueError, match=r"row 0 of column 'image' \(photos/0.png\).*--on_unreadable skip"):
-        extract_activations(backbone, damaged(), tmp_path, progress=False)
+        extract_activations(backbone, damaged(), tmp_path / "stopped", progress=False)
+    with pytest.raises(ValueError, match="all 12 rows"):
+        extract_activations(backbone, numbered(12, range(12)), tmp_path / "none", **SETTINGS)
 
 
 def test_missing_captions_are_left_out(backbone, tmp_path):
     data = datasets.Dataset.from_dict({"caption": ["red", None, "blue", "a circle"], "id": [0, 1, 2, 3]})
     extract_activations(backbone, data, tmp_path, text_column="caption", hook_points="text_embeds", **SETTINGS)
     assert EmbeddingMetadata.load(tmp_path).skipped == [1] and ids(tmp_path) == [0, 2, 3]
-
-
-def test_a_folder_without_a_readable_row_is_an_error(backbone, tmp_path):
-    with pytest.raises(ValueError, match="all 12 rows"):
-        extract_activations(backbone, numbered(12, range(12)), tmp_path, **SETTINGS)
 
 
 @pytest.mark.parametrize("last", [2, 7])

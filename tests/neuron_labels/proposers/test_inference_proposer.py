@@ -107,8 +107,8 @@ def test_gives_up_on_a_server_that_does_not_answer(server, make, waits):
 
 def test_a_timeout_is_repeated(server, make):
     server.script = [5.0]
-    [answer] = make(timeout=1).propose([REQUEST])
-    assert (answer.concept, answer.calls) == ("red fruit", 2)
+    [answer] = make(timeout=0.3).propose([REQUEST])
+    assert answer.concept == "red fruit" and answer.calls >= 2  # a busy machine may be late again
 
 
 def test_no_server(make, server):
