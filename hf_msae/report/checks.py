@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import datasets
 
+from ..bias import BiasReport
 from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
 from ..model.modeling_msae import MSAEModel
+from ..steering import SwordBenchResult
+
+
+def check_types(
+    images: datasets.Dataset | None, bias: Sequence[BiasReport], steering: SwordBenchResult | None
+) -> None:
+    """Raise TypeError unless these are None or what their types say."""
+    kinds = {"images": datasets.Dataset, "bias": BiasReport, "steering": SwordBenchResult}
+    for name, value in [("images", images), *(("bias", each) for each in bias), ("steering", steering)]:
+        if value is not None and not isinstance(value, kinds[name]):
+            raise TypeError(f"{name} takes {kinds[name].__name__}, not {type(value).__name__}")
 
 
 def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:

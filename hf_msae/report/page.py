@@ -18,7 +18,7 @@ from ..concepts.labels import MAX_Q, Labels
 from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
 from ..metrics.overfitting import overfitting
-from .checks import check_embeddings, check_images, check_numbers
+from .checks import check_embeddings, check_images, check_numbers, check_types
 from .context import Context, Settings
 from .findings import findings_of
 from .pictures import Pictures
@@ -93,7 +93,7 @@ def write_report(
         The path.
 
     Raises:
-        TypeError: The embeddings are not opened embeddings.
+        TypeError: The embeddings are not opened embeddings; the images, a bias report or `steering` have another type.
         ValueError: The hook point is not image_embeds; embeddings, images and model do not belong together; a number
             is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or does not
             end in .html.
@@ -104,6 +104,8 @@ def write_report(
         >>> write_report("report.html", model, embeddings, load_scenes("test", 5000, 42))
     """
     path = check_path(path)
+    bias = tuple(bias)
+    check_types(images, bias, steering)
     check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)
     if metrics is not None and not metrics.get("by_k"):
@@ -119,7 +121,7 @@ def write_report(
         survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, seed, progress),
         measured_here=metrics is None,
         overfitted=overfitting(_recorded_metrics(model.msae) if metrics is None else metrics),
-        bias=tuple(bias),
+        bias=bias,
         steering=steering,
         index_folder=index_folder,
         settings=settings,
