@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
@@ -33,17 +31,7 @@ def accept_tuples_and_ints(cls: type) -> type:
 
 
 class MissingConfigError(OSError):
-    """A folder or repository has no config.json."""
-
-
-def check_has_settings(config: Path, error: Exception | None = None) -> None:
-    """Raise ValueError if config.json exists but has no settings."""
-    if not config.is_file():
-        return
-    content = json.loads(config.read_text(encoding="utf-8"))
-    if not isinstance(content, dict) or not content:
-        kind = type(content).__name__ if content else repr(content)
-        raise ValueError(f"{config} holds {kind}, but must map the names of settings to values") from error
+    """A folder or repository has no config.json, or one without settings."""
 
 
 def read_config(read: Callable[[], T], source: str) -> T:

@@ -3,9 +3,8 @@
 import difflib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -14,12 +13,9 @@ from transformers.configuration_utils import PreTrainedConfig
 from .activations import FAMILIES
 from .checks import check_levels, check_schema_version, check_settings
 from .config_fields import SCHEMA_VERSION, MSAEConfigFields
-from .config_file import MissingConfigError, accept_tuples_and_ints, check_has_settings, read_config
+from .config_file import MissingConfigError, accept_tuples_and_ints, read_config
 
 logger = logging.getLogger(__name__)
-
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""schema_version -> function that turns a config.json of that version into one of the next."""
 
 # What transformers passes to a config or writes into config.json, apart from the fields of PreTrainedConfig.
 _TRANSFORMERS_KEYS = {
@@ -121,22 +117,23 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         """Return the content of config.json, and the arguments that were not needed to find it.
 
         Raises:
-            MissingConfigError: There is no config.json. (transformers would use the defaults of MSAEConfig.)
+            MissingConfigError: There is no config.json, or it holds no settings. (transformers would use the defaults
+                of MSAEConfig.)
         """
         place = "/".join(filter(None, (str(pretrained_model_name_or_path), kwargs.get("subfolder"))))
         try:
             config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        except (AttributeError, TypeError) as error:
-            check_has_settings(Path(place) / "config.json", error)
-            raise
+        except (AttributeError, TypeError):  # it does not map names to values
+            config_dict = None
         if not (isinstance(config_dict, dict) and config_dict):
-            check_has_settings(Path(place) / "config.json")
-            raise MissingConfigError(f"{place} has no config.json, without which the weights cannot be loaded")
+            raise MissingConfigError(
+                f"{place} has no config.json with settings, without which the weights cannot be loaded"
+            )
         return config_dict, unused
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs) -> "MSAEConfig":
-        """Create a config from the content of config.json, whose older schemas are upgraded.
+        """Create a config from the content of config.json.
 
         An unknown key of the file may come from a later version with the same schema: it is kept for saving, and a
         warning names it. An unknown key in `kwargs` is an error, since a user expects it to have an effect.
@@ -144,11 +141,8 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         source = f"{kwargs.get('name_or_path') or config_dict.get('_name_or_path') or '.'}/config.json"
         if config_dict.get("model_type", cls.model_type) != cls.model_type:
             raise ValueError(f"{source}: model_type is {config_dict['model_type']!r}, not 'msae', so this is no MSAE")
-        version = config_dict.get("schema_version", SCHEMA_VERSION)
-        check_schema_version(version, SCHEMA_VERSION, source)
+        check_schema_version(config_dict.get("schema_version", SCHEMA_VERSION), SCHEMA_VERSION, source)
         config_dict = dict(config_dict)
-        for older in range(version, SCHEMA_VERSION):
-            config_dict = {**_UPGRADES[older](config_dict), "schema_version": older + 1}
 
         returns_unused = kwargs.get("return_unused_kwargs", False)
         unknown = [key for key in kwargs if not cls._is_known(key) and key not in _LOADING_KEYS]

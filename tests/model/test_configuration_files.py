@@ -9,7 +9,6 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.model import configuration_msae
 from tests.fuzzing import check_every_field
 
 CONFIGS = {
@@ -86,20 +85,6 @@ def test_a_newer_schema_is_refused(tmp_path):
     for load in (MSAEConfig.from_pretrained, AutoConfig.from_pretrained):
         with pytest.raises(ValueError, match=f"{tmp_path}.*schema_version=2.*upgrade"):
             load(tmp_path)
-
-
-def test_an_older_schema_is_upgraded(tmp_path, monkeypatch):
-    """There is no older schema yet; this shows how one is upgraded."""
-    write_config(tmp_path, schema_version=1)
-    stored = json.loads((tmp_path / "config.json").read_text())
-    stored["width"] = stored.pop("d_in")
-    (tmp_path / "config.json").write_text(json.dumps(stored))
-
-    monkeypatch.setattr(configuration_msae, "SCHEMA_VERSION", 3)
-    monkeypatch.setitem(configuration_msae._UPGRADES, 1, lambda old: {**old, "d_in": old.pop("width")})
-    monkeypatch.setitem(configuration_msae._UPGRADES, 2, lambda old: {**old, "soft_cap": 5})
-    config = MSAEConfig.from_pretrained(tmp_path)
-    assert (config.schema_version, config.d_in, config.soft_cap) == (3, 4, 5.0)
 
 
 def test_a_key_of_a_later_version_is_named_and_kept(tmp_path, caplog):

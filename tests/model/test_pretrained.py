@@ -116,10 +116,10 @@ def test_a_git_lfs_pointer_is_recognized(folder):
         MSAEModel.from_pretrained(folder)
 
 
-@pytest.mark.parametrize(("content", "kind"), [("[]", r"\[\]"), ("[1]", "list"), ("{}", r"\{\}"), ("3", "int")])
-def test_a_config_without_settings_is_refused(folder, content, kind):
+@pytest.mark.parametrize("content", ["[]", "[1]", "{}", "3"])
+def test_a_config_without_settings_is_refused(folder, content):
     (folder / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"config\.json.*{kind}"):
+    with pytest.raises(OSError, match=rf"{folder} has no config\.json with settings"):
         MSAEModel.from_pretrained(folder)
 
 
