@@ -14,7 +14,7 @@ from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import load_scenes
 
-WIDTH, LATENTS, TRAIN, TEST = 128, 160, 200, 240
+WIDTH, LATENTS, TRAIN, TEST = 128, 160, 140, 240
 NAMED = ("red", "star", "night", "striped", "beach", "circle")
 
 

@@ -29,9 +29,10 @@ def words(tmp_path_factory):
 COMMON = ["--control", "scenes:test:40:5", "--imager", "scenes", "--iterations", "1", "--confirm_images", "5"]
 
 
-def test_labels_history_figures_and_table_are_written(words, tmp_path, capsys):
+def test_labels_history_figures_and_table_are_written(tmp_path, capsys):
+    (words := tmp_path / "words.txt").write_text("red\nstar\nnight\n")
     arguments = ["scenes-image", "--latents", "3", "417", *COMMON, "--vocabulary", str(words), "--figures", "1"]
-    arguments += ["--images_per_concept", "2"]
+    arguments += ["--images_per_concept", "2", "--hard_negatives", "0"]
     label.main([*arguments, "--output", str(tmp_path / "out")])
     found = NeuronLabels.load(tmp_path / "out" / "labels.json")
     printed = capsys.readouterr().out

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from hf_msae.explorer import app, housekeeping  # noqa: E402
-from tests.explorer.asking import address, ask, launched, wait_for  # noqa: E402
+from tests.explorer.asking import address, ask, wait_for  # noqa: E402
 
 NONE = ("", 0) * 3
 FREED_IN_A_THREAD = """
@@ -57,13 +57,10 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def demo(explorer):
-    with pytest.MonkeyPatch.context() as patch:
-        app.warm_up(explorer)
-        patch.setattr(app, "warm_up", lambda explorer: None)  # nothing is made meanwhile
-        patch.setattr(app, "_TIDY_EVERY", 0.2)
-        with launched(explorer) as demo:
-            yield demo
+def demo(explorer, demo):
+    """The page, which makes nothing meanwhile."""
+    app.warm_up(explorer)
+    return demo
 
 
 @contextmanager
@@ -107,15 +104,10 @@ def test_a_visitor_who_may_come_back_costs_no_copy_of_the_page(demo):
     with new_objects() as new:
         for _ in range(5):
             ask(address(demo), "concept", "star")
-        wait_for(lambda: not any(state.config_values for state in sessions.values()))
+        housekeeping.forget_sessions(demo.app.state_holder, 3600)  # as the page does each minute
+        assert not any(state.config_values for state in sessions.values())
         assert len(new()) < 5 * 300  # a page has 198 components, each described by several objects
     assert len(sessions) == came + 5  # none has been forgotten
-
-
-def test_free_memory_is_given_back(demo, monkeypatch):
-    given = []
-    monkeypatch.setattr(housekeeping, "give_back_memory", lambda: given.append(True))
-    wait_for(lambda: given)
 
 
 def test_giving_memory_back_needs_glibc(monkeypatch):
@@ -146,15 +138,18 @@ def test_a_thread_keeps_no_heap_of_freed_memory_unless_the_user_wants_it(chosen,
     assert (megabytes_left("keep_heaps_small", **chosen) > 20) == kept
 
 
-def test_the_server_keeps_its_heaps_small(monkeypatch, tmp_path):
-    kept = []
+def test_the_server_keeps_its_heaps_small_and_gives_free_memory_back(demo, monkeypatch, tmp_path):
+    kept, given = [], []
     monkeypatch.setattr(housekeeping, "keep_heaps_small", lambda: kept.append(True))
+    monkeypatch.setattr(housekeeping, "give_back_memory", lambda: given.append(True))
 
     async def serve():
-        async with housekeeping.keeping(tmp_path, 60, 60)(None):
+        async with housekeeping.keeping(tmp_path, 0.01, 3600)(demo.app):
             assert kept == [True]
+            while not given:
+                await asyncio.sleep(0.01)
 
-    asyncio.run(serve())
+    asyncio.run(asyncio.wait_for(serve(), 30))
 
 
 def test_gradio_is_imported_without_stubs_for_editors():

@@ -100,8 +100,16 @@ def with_names(world):
     return with_names
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_panels():
+    """A figure of bias has two panels, since each takes 0.1 s to draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bias, "_DRAWN", 2)
+        yield
+
+
 @pytest.fixture(scope="session")
-def written(world, tmp_path_factory):
+def written(world, few_panels, tmp_path_factory):
     """The path of a page with everything."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     return write_report(path, world.model, world.embeddings, world.images, bias=world.bias, k=K, progress=False)
