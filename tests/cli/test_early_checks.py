@@ -26,7 +26,6 @@ BEFORE_MODELS = [
     ("explain", ["--text", "red", "--concepts", "typo"], "typo"),
     ("explain", ["--text", "red", "--device", "typo"], "'typo'"),
     ("name", ["--vocabulary", "typo.txt"], r"typo\.txt"),
-    ("name", ["--vocabulary", "scenes", "--templates", "no brace"], "no brace"),
     ("name", ["--vocabulary", "scenes", "--templates", "a {} {size}"], r"\{size\}"),
     ("name", ["--vocabulary", "scenes", "--max_words", "2"], "2.*--no_center"),
     ("name", ["--vocabulary", "scenes", "--null_samples", "0"], "null_samples.*0"),
@@ -96,7 +95,6 @@ BEFORE_BACKBONE = [
 BEFORE_DATASET = [
     ("extract", ["--output_dir", "FOLDER"], "not empty"),
     ("extract", ["--output_dir", "NEW", "--batch_size", "0"], "batch_size.*0"),
-    ("extract", ["--output_dir", "NEW", "--max_rows", "0"], "max_rows.*0"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "typo"], "'typo'"),
     ("extract", ["--output_dir", "NEW", "--tokens_per_row", "0"], "tokens_per_row.*0"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds"], "text_column"),

@@ -55,18 +55,7 @@ def test_the_columns_needed_and_the_groups_that_cancel_are_listed(report):
             ("K", "band", "711 nm", 3, 0.2, 0.1, 0.15, 0.25, 0.91, True),
             ("K", "band", "500 nm", 3, 0.9, 0.5, 0.8, 1.0, 0.9, False),
         ],
-        columns=[
-            "target",
-            "grouping",
-            "group",
-            "features",
-            "attribution",
-            "share",
-            "low",
-            "high",
-            "absolute_first",
-            "cancels",
-        ],
+        columns="target grouping group features attribution share low high absolute_first cancels".split(),
     )
     section = RedTeamReport((), {**report.tables, "smallest": smallest, "attribution_groups": groups}).to_html()
     assert "12 to 40" in section and "711 nm" in section and "0.91" in section
