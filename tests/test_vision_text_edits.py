@@ -221,7 +221,7 @@ def test_edits_that_cannot_be_are_refused(clip):
         ({N: 0.0}, "scale", "numbers from 0 to 63, or names; got 64"),
         ({-1: 0.0}, "scale", "got -1"),
         ({True: 0.0}, "scale", "got True"),
-        ({"red": 0.0}, "scale", "'red'.*no names"),
+        ({"red": 0.0}, "scale", "'red'.*have none"),
         ({0: float("nan")}, "set", "the value for 0 is nan"),
         ({0: 1e300}, "set", "the value for 0 is 1e.300.*finite"),
         ({0: 1.0}, "multiply", "multiply.*scale, set, add"),
