@@ -67,7 +67,7 @@ def _target(path: str | os.PathLike) -> Path:
     if path.is_symlink():
         path = path.resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(f"{path} is a {_kind(path)}, not a regular file: choose another path to write to")
+        raise OSError(f"{path} is not a regular file: choose another path to write to")
     return path
 
 
@@ -168,10 +168,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _kind(path: Path) -> str:
-    mode = path.stat().st_mode
-    if stat.S_ISFIFO(mode):
-        return "pipe"
-    return "socket" if stat.S_ISSOCK(mode) else "device"

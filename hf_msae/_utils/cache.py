@@ -48,13 +48,7 @@ def make_writable(folder: Path, mode: int = 0o777) -> None:
 
 
 def _temporary(root: Path, reason: OSError) -> Path:
-    try:
-        folder = tempfile.mkdtemp(prefix="hf_msae-")
-    except OSError as error:
-        raise OSError(
-            f"neither the cache {root} ({reason}) nor a temporary folder ({error}) can be written to: set "
-            "HF_MSAE_CACHE to a folder that can"
-        ) from error
+    folder = tempfile.mkdtemp(prefix="hf_msae-")
     logger.warning(
         f"the cache {root} cannot be written to ({reason}), so nothing is kept for later runs: set HF_MSAE_CACHE to "
         "a folder that can"

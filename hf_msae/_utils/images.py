@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from transformers.utils import logging
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def is_picture(item: ImageInput) -> bool:
     return path.lower().endswith(PICTURE_SUFFIXES) or os.path.isfile(path)
 
 
-def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
+def to_rgb(image: ImageInput, name: str = "the image", mode: str | None = None) -> Image.Image:
     """Convert an image to upright 8-bit RGB; errors call it `name`.
 
     The orientation recorded by a camera (EXIF) is applied, if it can be read. Transparent areas become white. 16-bit
@@ -57,6 +57,7 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
 
     An image is a PIL image, a path, what `datasets.Image(decode=False)` gives ("bytes" or else "path"), or uint8
     values of shape (height, width), (height, width, 1), (height, width, 3) for RGB or (height, width, 4) for RGBA.
+    `mode` is that of `datasets.Image(mode)`, to which it would have converted.
     """
     if isinstance(image, str | os.PathLike):
         name, path = f"{name} ({os.fspath(image)})", Path(image).expanduser()
@@ -68,7 +69,8 @@ def to_rgb(image: ImageInput, name: str = "the image") -> Image.Image:
         except Exception as error:  # a damaged file can make Pillow raise nearly anything
             raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
     elif isinstance(image, Mapping):
-        image = _from_stored(image, name)
+        name += f" ({image['path']})" if image.get("path") else ""
+        image = _from_stored(image, name, mode)
     elif isinstance(image, np.ndarray | torch.Tensor):
         image = _from_array(np.asarray(image.cpu() if isinstance(image, torch.Tensor) else image), name)
     elif not isinstance(image, Image.Image):
@@ -132,7 +134,7 @@ def undecoded(images: Dataset, column: str) -> Dataset:
     return images.cast_column(column, datasets.Image(decode=False))
 
 
-def _from_stored(value: Mapping, name: str) -> Image.Image:
+def _from_stored(value: Mapping, name: str, mode: str | None) -> Image.Image:
     from datasets.utils.file_utils import xopen  # a path can be one in an archive or on the Hub
 
     content, path = value.get("bytes"), value.get("path")
@@ -140,9 +142,13 @@ def _from_stored(value: Mapping, name: str) -> Image.Image:
         raise ValueError(f"{name} is missing (None)")
     try:
         with xopen(path, "rb") if content is None else io.BytesIO(content) as file:
-            return open_picture(file)
+            image = upright(open_picture(file), name)
+        return image if mode in (None, image.mode) else image.convert(mode)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name} ({path}) does not exist") from error
+        raise FileNotFoundError(f"{name} does not exist") from error
+    except UnidentifiedImageError as error:
+        formats = ", ".join(readable_formats())
+        raise ValueError(f"{name} cannot be decoded: its format is none of {formats}") from error
     except Exception as error:  # a damaged file can make Pillow raise nearly anything
         raise ValueError(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
 

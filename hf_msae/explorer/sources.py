@@ -128,13 +128,10 @@ def _open_pictures(msae: MSAEModel, settings: ExplorerSettings) -> tuple[dataset
 
 def _check_pictures(images: datasets.Dataset, dataset: str, column: str) -> datasets.Dataset:
     if column not in images.column_names:
-        of_pictures = [name for name, feature in images.features.items() if isinstance(feature, datasets.Image)]
-        way = (
-            f"name its column of pictures: --image_column {of_pictures[0]}"
-            if of_pictures
-            else f"and none of its columns holds pictures: {', '.join(images.column_names[:10])}"
+        names = ", ".join(images.column_names)
+        raise ValueError(
+            f"{dataset} has no column {column!r}, only {names}: name that of pictures with --image_column"
         )
-        raise ValueError(f"{dataset} has no column {column!r}; {way}")
     if len(images) < 2:
         raise ValueError(f"{dataset} has {len(images)} pictures, but the explorer compares them: give more")
     images = undecoded(images, column)

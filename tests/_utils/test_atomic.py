@@ -107,7 +107,7 @@ def test_a_link_is_written_through(tmp_path):
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "out")
-    with pytest.raises(OSError, match="out is a pipe"):
+    with pytest.raises(OSError, match="out is not a regular file"):
         write_json(tmp_path / "out", 1)
     with pytest.raises(OSError, match="/dev/null"):
         write_json("/dev/null", 1)

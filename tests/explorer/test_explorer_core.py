@@ -219,7 +219,7 @@ def must_not_embed(monkeypatch):
         ({"model": "scenes-patches"}, r"image_embeds.*vision\.layers"),
         ({"patch_model": "scenes-image"}, r"patch_model.*vision\.layers.*image_embeds"),
         ({"patch_model": "no/such"}, "no/such"),
-        ({"image_column": "pictures"}, "pictures.*--image_column image"),
+        ({"image_column": "pictures"}, "pictures.*image.*--image_column"),
         ({"image_column": "caption"}, "caption.*scenes:test:20:7"),
         ({"dataset": "scenes:test:1:7"}, "scenes:test:1:7.* 1 "),
     ],

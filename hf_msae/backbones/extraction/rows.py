@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import itertools
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
-from datasets.utils.file_utils import xopen
 from PIL import Image, UnidentifiedImageError
 
-from ..._utils.images import open_picture, readable_formats, to_rgb, upright
+from ..._utils.images import to_rgb
 from ..._utils.paths import common_depth
 from .. import prepare_images
 from .streams import check_continuable, check_divisible, fingerprint
@@ -226,25 +224,9 @@ class RowReader:
             raise UnreadableRow(f"{name} is missing (None)")
         if isinstance(value, bytes | str):
             value = {"bytes": value} if isinstance(value, bytes) else {"path": value}
-        if isinstance(value, dict):  # otherwise filter() or map() of a stream has decoded it
-            stored, path = value.get("bytes"), value.get("path")
-            if path:
-                name += f" ({path})"
-            try:
-                with xopen(path, "rb") if stored is None else io.BytesIO(stored) as file:
-                    value = upright(open_picture(file), name)
-                if self._image_mode and self._image_mode != value.mode:
-                    value = value.convert(self._image_mode)
-            except FileNotFoundError as error:
-                raise UnreadableRow(f"{name} does not exist") from error
-            except UnidentifiedImageError as error:
-                formats = ", ".join(readable_formats())
-                raise UnreadableRow(f"{name} cannot be decoded: its format is none of {formats}") from error
-            except Exception as error:  # Pillow raises nearly anything for a damaged file
-                raise UnreadableRow(f"{name} cannot be decoded: {type(error).__name__}: {error}") from error
         try:
-            return to_rgb(value, name)
-        except ValueError as error:
+            return to_rgb(value, name, self._image_mode)
+        except (OSError, ValueError) as error:
             raise UnreadableRow(str(error)) from error
 
     def _choose_images(self, column: str | None) -> str:
