@@ -23,13 +23,6 @@ def check_least(arguments: Any, **least: int) -> None:
             raise ValueError(f"{name} must be at least {value}, got {getattr(arguments, name)}")
 
 
-def check_k(num_latents: int, *ks: int) -> None:
-    """Raise ValueError if a k is not a number of latents that a model has."""
-    for k in ks:
-        if not 1 <= k <= num_latents:
-            raise ValueError(f"k must be between 1 and num_latents={num_latents}, got {k}")
-
-
 def check_text(name: str, text: str | None, instead: str) -> None:
     """Raise ValueError if a flag for a text names a picture, with the flag to use instead."""
     if text is None:

@@ -111,7 +111,7 @@ class EvaluationArguments:
     disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 
     def __post_init__(self):
-        check_least(self, per_device_eval_batch_size=1, cknna_batch_size=1)
+        check_least(self, per_device_eval_batch_size=1, cknna_batch_size=1, sparse_probe_samples=0)
         if self.encoder_data is None and (self.encoder or self.encoder_column):
             raise ValueError("encoder and encoder_column describe encoder_data, which is missing")
         given = [name for name in ("ks", "widths", "progressive") if getattr(self, name) not in (None, False)]
@@ -125,8 +125,6 @@ class EvaluationArguments:
             raise ValueError("train_data is only used to train probes: name their label columns with probe_columns")
         if not self.sparse_probe_ks or min(self.sparse_probe_ks) < 1:
             raise ValueError(f"sparse_probe_ks must be at least 1, got {self.sparse_probe_ks}")
-        if self.sparse_probe_samples < 0:
-            raise ValueError(f"sparse_probe_samples must not be negative, got {self.sparse_probe_samples}")
 
 
 def build_classifiers(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_k, check_outputs, check_text
+from .checks import check_inputs, check_least, check_outputs, check_text
 from .explain_pictures import coarse_to_fine, explain_pictures, find_pictures, save_rows
 from .opening import NamedModelArguments, command_parser, save_json
 
@@ -82,8 +82,7 @@ class ExplainArguments:
             raise ValueError("--center_texts applies to the concepts of a --text, not to images and matches")
         if min(self.ks, default=1) < 1:
             raise ValueError(f"ks must be positive, got {min(self.ks)}")
-        if self.top < 1:
-            raise ValueError(f"top must be positive, got {self.top}")
+        check_least(self, top=1)
 
     @property
     def matching(self) -> bool:
@@ -97,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, args = parser.parse(argv)
 
     from .._utils.images import to_rgb
+    from ..model.checks import check_k
     from ..plotting import plot_coarse_to_fine, save_figure
 
     with parser.reporting_errors():
@@ -112,7 +112,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         item = args.text if image is None else image
         texts = None if args.center_texts is None else read_texts(args.center_texts, args.caption_column)
         msae, concepts = source.open_msae()
-        check_k(msae.config.num_latents, *args.ks)
+        for k in args.ks:
+            check_k(k, msae.config)
         if ".layers." in msae.config.hook_point:
             raise ValueError(f"explanations need an MSAE of pooled embeddings, not of {msae.config.hook_point}")
         percentile_data = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_k, check_least, check_outputs, check_target
+from .checks import check_inputs, check_least, check_outputs, check_target
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, data, args = parser.parse(words)
 
     from ..bias.classifiers import probe_report
+    from ..model.checks import check_k
     from ..report import write_report
     from ..report.checks import check_embeddings
     from ..report.rendering import check_path
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics = None if args.metrics is None else _read_metrics(args.metrics)
         steering = None if args.swordbench is None else SwordBenchResult.load(args.swordbench)
         msae, concepts = source.open_msae()
-        check_k(msae.config.num_latents, args.k)
+        check_k(args.k, msae.config)
         embeddings = data.load(msae)
         check_embeddings(msae, embeddings)
         if args.index_dir is not None:

@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .._utils.evaluating import evaluation_mode
+from ..model.checks import check_k
 from ..model.nested_topk import nested_codes, top_activations
 
 if TYPE_CHECKING:
@@ -109,10 +110,7 @@ class CodeFeed:
 
     def __init__(self, msae: MSAEModel, collectors: Sequence[Collector], num_rows: int) -> None:
         self.msae, self.collectors = msae, collectors
-        ks = [collector.k for collector in collectors if collector.k is not None]
-        for k in ks:
-            if not 1 <= k <= msae.config.num_latents:
-                raise ValueError(f"k must be between 1 and num_latents={msae.config.num_latents}, got {k}")
+        ks = [check_k(collector.k, msae.config) for collector in collectors if collector.k is not None]
         self._widest = max(ks, default=None)
         self._needs_latents = any(collector.needs_latents for collector in collectors)
         for collector in collectors:

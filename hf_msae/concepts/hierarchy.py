@@ -13,6 +13,7 @@ from scipy import sparse
 
 from .._utils.deprecation import renamed_arguments
 from ..metrics.levels import own_levels
+from ..model.checks import check_k
 from ..statistics import Result, wilson_interval
 from .codes import Embeddings, collect_codes, open_embeddings
 from .collectors import SparseCodes, SparseCollector
@@ -143,9 +144,7 @@ def concept_hierarchy(
     Raises:
         ValueError: A latent, k or share is out of range.
     """
-    n = msae.config.num_latents
-    if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and num_latents={n}, got {k}")
+    n, k = msae.config.num_latents, check_k(k, msae.config)
     if not (0 < min_parent < 1 and 0 < max_child <= 1):
         raise ValueError(f"min_parent and max_child are shares, got {min_parent} and {max_child}")
     chosen = np.arange(n) if indices is None else np.unique(np.asarray(list(indices), dtype=np.int64))

@@ -52,12 +52,3 @@ def check_images(images: datasets.Dataset | None, image_column: str, embeddings:
     is_record = isinstance(kind, dict) and kind.keys() == {"bytes", "path"}
     if not (isinstance(kind, datasets.Image) or is_stored or is_record):
         raise ValueError(f"image_column {image_column!r} holds {kind} instead of images")
-
-
-def check_numbers(num_latents: int, k: int, **numbers: int) -> None:
-    """Raise ValueError if k is not a number of latents or another number is negative."""
-    if not 1 <= k <= num_latents:
-        raise ValueError(f"k must be between 1 and num_latents={num_latents}, got {k}")
-    for name, value in numbers.items():
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, got {value}")

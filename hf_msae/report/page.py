@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._utils.atomic import make_folder
+from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments
 from .._utils.fingerprint import accepted_fingerprints
 from .._utils.json_files import write_text
@@ -18,7 +19,8 @@ from ..concepts.labels import MAX_Q, Labels
 from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
 from ..metrics.overfitting import overfitting
-from .checks import check_embeddings, check_images, check_numbers, check_types
+from ..model.checks import check_k
+from .checks import check_embeddings, check_images, check_types
 from .context import Context, Settings
 from .findings import findings_of
 from .pictures import Pictures
@@ -111,7 +113,8 @@ def write_report(
     if metrics is not None and not metrics.get("by_k"):
         raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
     settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)
-    check_numbers(model.msae.config.num_latents, **asdict(settings))
+    check_k(settings.k, model.msae.config)
+    check_integers(**{name: (value, 0) for name, value in asdict(settings).items()})
 
     context = Context(
         model=model,

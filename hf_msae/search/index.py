@@ -17,6 +17,7 @@ from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
 from ..concepts.editing import LatentEdit, edit_embeddings, values_of_latents
 from ..concepts.table import ConceptTable, name_columns
+from ..model.checks import check_k
 from .approximate import ApproximateIndex
 from .files import (
     REBUILD,
@@ -132,9 +133,7 @@ class ConceptIndex:
         """
         folder = Path(folder).expanduser()
         embeddings = open_embeddings(msae, embeddings)
-        config = msae.config
-        if not 1 <= k <= config.num_latents:
-            raise ValueError(f"k must be between 1 and num_latents={config.num_latents}, got {k}")
+        check_k(k, msae.config)
         if codes is not None and (codes.k < k or len(codes) != len(embeddings)):
             raise ValueError(f"codes have {len(codes)} rows of {codes.k}, but {len(embeddings)} of k={k} are needed")
         metadata = IndexMetadata.to_continue(folder, msae, k)
