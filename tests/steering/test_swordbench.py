@@ -55,9 +55,8 @@ def test_an_interrupted_run_measures_only_what_is_missing(tmp_path, monkeypatch,
 
 def test_other_options_are_other_cells(tmp_path):
     tiny = partial(small, num_rows=100, num_concepts=1)
-    run([tiny], {"probe": METHODS["ridge"](folds=3)}, tmp_path, seeds=(0,))
-    run([tiny], {"probe": METHODS["ridge"](folds=4)}, tmp_path, seeds=(0,))
-    run([partial(tiny, strength=1.0)], {"probe": METHODS["ridge"](folds=4)}, tmp_path, seeds=(0,))
+    for task, shrinkage in ((tiny, False), (tiny, True), (partial(tiny, strength=1.0), True)):
+        run([task], {"eraser": METHODS["leace"](shrinkage=shrinkage)}, tmp_path, seeds=(0,))
     assert len(list((tmp_path / "cells").iterdir())) == 3
 
 

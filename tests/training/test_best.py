@@ -194,7 +194,7 @@ def test_a_run_that_has_not_ended_says_how_to_end_it(tmp_path, data):
 
 
 def test_a_run_that_learned_its_rows_by_heart_says_so(tmp_path, caplog):
-    settings = {"max_steps": 100, "learning_rate": 1e-2, "eval_steps": 50}
+    settings = {"max_steps": 60, "learning_rate": 1e-2, "eval_steps": 30}
     trainer = new_trainer(tmp_path, sparse_embeddings(48), eval_data=sparse_embeddings(96, seed=1), **settings)
     trainer.train()
     result = finish(trainer)

@@ -125,12 +125,12 @@ def test_badly_reconstructed_embeddings_are_chosen():
     assert chosen == 11
 
 
-def dead_at_the_end(tmp_path, silence, nesting_ks=None, **settings):
-    """How many of 30 latents are dead after 60 steps, of which `silence` has made five dead at the beginning."""
+def dead_at_the_end(tmp_path, silence, nesting_ks=None, steps=60, **settings):
+    """How many of 30 latents are dead after these steps, of which `silence` has made five dead at the beginning."""
     data = load_embeddings((embeddings(256) + 1).numpy().astype(np.float32))
     args = MSAETrainingArguments(
-        str(tmp_path), per_device_train_batch_size=32, max_steps=60, learning_rate=1e-2, use_cpu=True,
-        save_strategy="no", logging_steps=60, disable_tqdm=True, dead_steps=8, lr_decay_fraction=0, **settings,
+        str(tmp_path), per_device_train_batch_size=32, max_steps=steps, learning_rate=1e-2, use_cpu=True,
+        save_strategy="no", logging_steps=steps, disable_tqdm=True, dead_steps=8, lr_decay_fraction=0, **settings,
     )  # fmt: skip
     model = new_model(nesting_ks=nesting_ks)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_resampling_revives_latents_that_are_never_positive(tmp_path):
     def silence(model):
         model.latent_bias[FIVE] = -6.0
 
-    assert dead_at_the_end(tmp_path / "plain", silence) == 5
+    assert dead_at_the_end(tmp_path / "plain", silence, steps=20) == 5
     assert dead_at_the_end(tmp_path / "resampled", silence, resample_steps=20) == 0
 
 
@@ -153,7 +153,7 @@ def test_the_auxiliary_loss_revives_latents_that_others_exceed(tmp_path):
     def silence(model):
         model.encoder[:, FIVE] *= 0.01
 
-    assert dead_at_the_end(tmp_path / "plain", silence, [1, 2]) == 5
+    assert dead_at_the_end(tmp_path / "plain", silence, [1, 2], steps=20) == 5
     with_loss = dead_at_the_end(tmp_path / "loss", silence, [1, 2], auxiliary_k=5)
     assert with_loss == 0
 

@@ -26,7 +26,7 @@ def _pictures(kind, correlation, num_rows=ROWS, seed=0):
 
 @pytest.fixture(scope="module")
 def background():
-    return TASKS["scenes_background"](num_rows=160)
+    return TASKS["scenes_background"](num_rows=120)
 
 
 @pytest.mark.parametrize("kind", KINDS)
