@@ -20,16 +20,9 @@ def build_accelerator(
 ) -> Accelerator:
     """Create an `Accelerator` for the processes that a launcher started, or for one process.
 
-    Args:
-        use_cpu: Run on the CPU even if there is a GPU.
-        mixed_precision: "no", "bf16" or "fp16"; by default as set by `accelerate launch`.
-        report_to: Names of trackers, such as "tensorboard"; `init_trackers` starts them.
-        logging_dir: Folder for trackers that write files.
-
-    Raises:
-        ImportError: A tracker is not installed.
-        RuntimeError: Several processes were launched but cannot communicate on this machine's devices.
-        ValueError: A tracker is unknown, or the launcher is configured for model-parallel training.
+    The precision is "no", "bf16" or "fp16", by default as set by `accelerate launch`; `init_trackers` starts the
+    trackers. Raises ImportError or ValueError for a tracker that is not there, ValueError for model-parallel training,
+    and RuntimeError if several processes were launched but cannot communicate on this machine's devices.
     """
     _check_trackers(report_to)
     mixed_precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

@@ -23,22 +23,12 @@ write them."""
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to, and rename it to `path` once the block ends.
+    """Yield a temporary path beside `path` to write a file or folder to, and rename it to `path` once the block ends.
 
     Readers see the old content or the new, never a part: the data is flushed to disk before the rename. If the block
-    raises, the temporary file is removed and `path` is left unchanged. What killed processes of this
-    machine left of the same path is removed first, and what other machines left after a week. A symbolic link is
-    followed, not replaced.
-
-    Args:
-        path: File or folder to write. An existing file is replaced; an existing folder must be empty.
-
-    Yields:
-        The temporary path, in the same folder. Nothing exists there yet: create a file or a folder.
-
-    Raises:
-        FileNotFoundError: The parent folder does not exist, or the block created nothing.
-        OSError: `path` is a device, pipe or socket, or cannot be written.
+    raises, the temporary file is removed and `path` is left unchanged. What killed processes of this machine left of
+    the same path is removed first, and what other machines left after a week. A symbolic link is followed, not
+    replaced; a folder that is there must be empty.
     """
     path = _target(path)
     _remove_leftovers(path)

@@ -138,15 +138,7 @@ class EmbeddingDataset(torch_data.Dataset):
         return self._statistics
 
     def check_finite(self, x: torch.Tensor, rows: Sequence[int] | np.ndarray) -> None:
-        """Refuse embeddings that are not finite.
-
-        Args:
-            x: Embeddings of this dataset, (B, width).
-            rows: Their rows.
-
-        Raises:
-            ValueError: One holds NaN or infinity; its row and file are named.
-        """
+        """Raise ValueError, with row and file, if one of the embeddings `x` (B, width) of these rows is not finite."""
         if x.sum().isfinite():  # cheaper than testing each value; finite values may overflow, though
             return
         bad = (~x.isfinite().all(dim=1)).nonzero()

@@ -32,15 +32,7 @@ class EvaluationBatch:
 
 
 class LevelAccumulator:
-    """All metrics of the reconstructions and codes of one level.
-
-    Args:
-        mean: Mean of the embeddings, (d,).
-        num_latents: Number of latents n.
-        cknna_batch_size: Number of samples per CKNNA batch; None leaves CKNNA out.
-        classifiers: Classifiers by name.
-        encoder: Name of the encoder that judges monosemanticity; None leaves it out.
-    """
+    """All metrics of the reconstructions and codes of one level; a CKNNA or encoder of None leaves its metric out."""
 
     def __init__(
         self,

@@ -104,14 +104,9 @@ def read_metadata(kind: type[_Metadata], file: Path, missing: str, way_out: str)
 class Segment:
     """Consecutive rows of an index, memory-mapped from the folder that `write_segment` wrote.
 
-    Attributes:
-        latents: Latents of the largest activations of each row, largest first, (rows, k).
-        values: Those activations, 0 where a row has fewer, (rows, k).
-        offsets: Where each latent's part of the next two arrays begins, (num_latents + 1,).
-        of_latent_rows: For each latent, the rows in which it is active.
-        of_latent_values: The activations in those rows.
-        lengths: Norms of the embeddings, (rows,).
-        sums: Sum of each latent's activations, (num_latents,).
+    By row, `latents` and `values` (rows, k) are the largest activations, 0 where a row has fewer. By latent, `offsets`
+    says where its part of `of_latent_rows` and `of_latent_values` begins, in which it is active. `lengths` are norms
+    of embeddings.
     """
 
     NAMES = ("latents", "values", "offsets", "of_latent_rows", "of_latent_values", "lengths")

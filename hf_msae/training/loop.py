@@ -17,18 +17,11 @@ from .run import TrainingRun
 
 
 def training_step(run: TrainingRun, embeddings: torch.Tensor) -> bool:
-    """Train on one batch of this process.
+    """Train on one batch of this process; return whether that completed an optimizer step.
 
-    Every call is a forward and backward pass. The last one of a global batch completes an optimizer step: the
-    gradient of each decoder row loses its component along the row, gradients are clipped, Adam steps, and decoder rows
-    are scaled to unit norm without changing the function.
-
-    Args:
-        run: The model in training, with its optimizer and counters.
-        embeddings: Raw embeddings on the device, `(per_device_batch_size, d_in)`.
-
-    Returns:
-        Whether this call completed an optimizer step.
+    Every call is a forward and backward pass. The last one of a global batch completes an optimizer step: the gradient
+    of each decoder row loses its component along the row, gradients are clipped, Adam steps, and decoder rows are
+    scaled to unit norm without changing the function.
     """
     begun = time.perf_counter()
     args, accelerator, optimizer = run.args, run.accelerator, run.optimizer

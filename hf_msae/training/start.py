@@ -125,15 +125,10 @@ def measure_data(trainer: MSAETrainer) -> EmbeddingStatistics:
 def start(
     trainer: MSAETrainer, resume_from_checkpoint: str | Path | bool | None = None, keep_stopped: bool = False
 ) -> Path | None:
-    """Set a trainer's state and prepare its output folder for a new or resumed run.
+    """Set a trainer's state and prepare its output folder for a run; return the checkpoint to continue from, if any.
 
-    Args:
-        trainer: Gets its `state`, and its model the input statistics unless it has some.
-        resume_from_checkpoint: As in [`MSAETrainer.train`].
-        keep_stopped: Whether a run that a callback stopped stays stopped when it is resumed.
-
-    Returns:
-        The checkpoint to continue from, if any.
+    The model gets the input statistics unless it has some. `resume_from_checkpoint` is as in [`MSAETrainer.train`];
+    `keep_stopped` says whether a run that a callback stopped stays stopped when it is resumed.
     """
     resume_from = trainer.args.resume_from_checkpoint if resume_from_checkpoint is None else resume_from_checkpoint
     checkpoint = None

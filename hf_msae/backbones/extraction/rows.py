@@ -58,20 +58,10 @@ class UnreadableRow(ValueError):
 
 
 class RowReader:
-    """Reads a dataset row by row; checks its columns before the first row is read.
+    """Reads a dataset or stream row by row; raises TypeError or ValueError for what does not fit before the first row.
 
-    Args:
-        dataset: The dataset or stream.
-        with_images: Whether images are needed.
-        image_column: Column of images. None means "image", or else the only column of images.
-        text_column: Column of captions.
-        keep_columns: Columns to keep. None keeps all numbers, booleans, labels and strings, and the names of files.
-        skip_unreadable: Leave out rows whose image cannot be read or whose caption is missing.
-        with_texts: Whether captions are needed, if there is a column of them.
-
-    Raises:
-        TypeError: `dataset` is not a single dataset.
-        ValueError: The dataset is empty or has a transform, or a column is missing or holds something else.
+    The columns are as in `extract_activations`; a text column is checked but not read unless captions are needed. Rows
+    that cannot be read are left out, with `skip_unreadable`, or raise an error.
     """
 
     def __init__(

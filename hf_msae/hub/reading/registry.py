@@ -65,10 +65,7 @@ class ReleasedModel:
         return self.repo_id, self.subfolder, self.revision
 
     def load(self, **kwargs: Any) -> MSAEModel:
-        """Load the model, convert it if needed, and compare it with this entry.
-
-        Args:
-            kwargs: Arguments of `MSAEModel.from_pretrained` or `convert_checkpoint`.
+        """Load the model, converted if needed; `kwargs` are those of `from_pretrained` or `convert_checkpoint`.
 
         Raises:
             OSError: It cannot be downloaded.
