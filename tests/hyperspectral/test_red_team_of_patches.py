@@ -12,7 +12,15 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hf_msae.hyperspectral import HybridRegressor, MeanSpectrum, VisionRegressor, load_patches, make_patches, red_team
+from hf_msae.hyperspectral import (
+    HybridRegressor,
+    MeanSpectrum,
+    RedTeamReport,
+    VisionRegressor,
+    load_patches,
+    make_patches,
+    red_team,
+)
 from hf_msae.hyperspectral.audits.explainers import explain
 from hf_msae.hyperspectral.from_patches import inputs_of_patches
 from hf_msae.hyperspectral.hybrid_of_features import EDGE
@@ -177,7 +185,8 @@ def test_networks_predict_from_patches_also_attacked_ones(patches, tmp_path):
         given["model"].fit(given["X"], None, np.arange(32)).predict(given["X"] + 1)
 
 
-def test_networks_are_not_fitted_again(patches):
+def test_networks_are_not_fitted_again(patches, monkeypatch):
+    monkeypatch.setattr(RedTeamReport, "figures", lambda self: {})
     dates = np.arange(len(patches)) % 2
     found = red_team(
         Corner(), patches, patches.targets["K"], {"date": dates}, audits=["shortcuts", "stability"], **QUICK

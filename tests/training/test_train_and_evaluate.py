@@ -183,8 +183,11 @@ def labelled(embeddings, tmp_path):
     return tmp_path
 
 
-def test_evaluate_measures_progressive_recovery_with_probes_and_another_encoder(finished, labelled, tmp_path, capsys):
-    figure, output = tmp_path / "new" / "f.pdf", tmp_path / "m.json"
+def test_evaluate_measures_progressive_recovery_with_probes_and_another_encoder(
+    finished, labelled, tmp_path, capsys, monkeypatch
+):
+    figure, output, drawn = tmp_path / "new" / "f.pdf", tmp_path / "m.json", []
+    monkeypatch.setattr("hf_msae.plotting.save_figure", lambda *given: drawn.append(given) or given[1])
     with EmbeddingWriter(
         tmp_path / "other", {"image_embeds": 5}, metadata={"base_model_name_or_path": "else"}
     ) as other:
@@ -197,7 +200,9 @@ def test_evaluate_measures_progressive_recovery_with_probes_and_another_encoder(
     probe = result.classifiers["probe side"]
     assert probe["accuracy"] > 0.9 and probe["agreement"] > 0.8 and probe["num_labelled"] == 160
     assert result.monosemanticity_encoder == "else"
-    assert figure.read_bytes().startswith(b"%PDF")
+    ((plot, path),) = drawn
+    assert path == str(figure)
+    assert {panel.get_title() for panel in plot.axes} >= {"Sparse probing (AUROC)", "Monosemanticity (else)"}
     assert "probe side" in capsys.readouterr().out
     assert 0.6 < result.by_k["16"]["sparse_probing"]["side"]["auroc_1"] <= result.sparse_probing["side"]["auroc_5"]
     assert result.sparse_probing["side"]["num_train"] == 320 and result.seed_stability == {}
