@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.wording import counted
-from .patches import UNITS, Pair
+from .patches import Pair
 
 _NO_FIELD = (
     "no pixel belongs to the field: it is True everywhere, and True means outside. Leave the patch out, or pass "
@@ -122,11 +122,13 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
         are = "pixel of the field is" if pixels == 1 else "pixels of the field are"
         raise PatchError(name, "data", f"{pixels} {are} at the largest value, {top:g}: saturated")
     mean = field.mean(axis=1, dtype=float)
-    if (found := guess_unit(float(np.median(mean)))) != unit:
+    median = float(np.median(mean))
+    found = "reflectance" if abs(median) <= 1.5 else "percent" if abs(median) <= 100 else "digital_numbers"
+    if found != unit:
         raise PatchError(
             name,
             "data",
-            f"a median of {np.median(mean):.3g} looks like {found.replace('_', ' ')}, not {unit.replace('_', ' ')}: "
+            f"a median of {median:.3g} looks like {found.replace('_', ' ')}, not {unit.replace('_', ' ')}: "
             f"convert it, or pass unit={found!r} if all patches are like this",
         )
     return mean
@@ -151,17 +153,6 @@ def _saturated(field: np.ndarray) -> int:
         typical = np.median((field == highest[:, None]).mean(axis=1))
         return pixels if typical < _MANY_SHARE / 2 else 0
     return 0
-
-
-def guess_unit(median: float) -> str:
-    """Return what a field's median is in, a key of `UNITS`."""
-    return "reflectance" if abs(median) <= 1.5 else "percent" if abs(median) <= 100 else "digital_numbers"
-
-
-def check_unit(unit: str) -> None:
-    """Raise ValueError unless a unit is in `UNITS`."""
-    if unit not in UNITS:
-        raise ValueError(f"unit is {unit!r}, but must be one of {', '.join(map(repr, UNITS))}")
 
 
 def says_outside(mask: np.ndarray) -> tuple[float, float, float]:

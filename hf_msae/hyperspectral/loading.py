@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .._utils.wording import counted
-from .checks import PatchError, check_patch, check_unit, check_wavelengths, inverted_masks, odd_masks, says_outside
+from .checks import PatchError, check_patch, check_wavelengths, inverted_masks, odd_masks, says_outside
 from .ground_truth import as_id, chosen_rows, split_tables
 from .opening import open_source
 from .patches import UNITS, Chosen, Pair, Patches, chosen_truth
@@ -96,7 +96,8 @@ def load_patches(
     pairs, names, found = open_source(source, fields, ids, split)
     wavelengths = _wavelengths(wavelengths, wavelength_unit, found)
     unit = unit or found.get("unit", "digital_numbers")
-    check_unit(unit)
+    if unit not in UNITS:
+        raise ValueError(f"unit is {unit!r}, but must be one of {', '.join(map(repr, UNITS))}")
     patch_ids = found.get("ids") or [as_id(name) for name in names]
     if twice := [name for name, number in Counter(patch_ids).items() if number > 1]:
         raise PatchError(found["where"], "ids", f"two patches are named {twice[0]}")

@@ -56,7 +56,9 @@ class Control:
                     raise ValueError(f"the control class {name!r} has {len(members)} pictures; at least 4 are needed")
                 places = []
                 for member in members:
-                    places.append(rows.setdefault(_identity(member), len(pictures)))
+                    is_path = isinstance(member, str | Path)
+                    key = str(member) if is_path else image_sha256(to_rgb(member))
+                    places.append(rows.setdefault(key, len(pictures)))
                     if places[-1] == len(pictures):
                         pictures.append(member)
                 self.classes[name] = np.array(list(dict.fromkeys(places)))
@@ -114,11 +116,6 @@ class Control:
             if not are_hashed:
                 self.hashes.update(map(image_sha256, pictures))
         return np.concatenate(parts)
-
-
-def _identity(image: ImageInput) -> str:
-    """Return what is equal for two references to one picture: its path, or the hash of its pixels."""
-    return str(image) if isinstance(image, str | Path) else image_sha256(to_rgb(image))
 
 
 class ZeroShotStart:

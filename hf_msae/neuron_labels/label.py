@@ -20,12 +20,12 @@ from .control import Control
 from .gallery import Gallery
 from .imagers.base import Imager
 from .looks import PictureEmbeds
-from .neuron import Images, Neuron, as_neuron
+from .neuron import FunctionNeuron, Images, Neuron
 from .proposals import Proposals
 from .proposers.base import Proposer
 from .result import NeuronLabel, NeuronLabels
 from .run import Run
-from .scoring import Metric, check_metric
+from .scoring import METRICS, Metric
 from .search import LEAST_IMAGES, SearchSettings
 from .services import ServiceError
 from .words import WordEmbeds, load_word_embeds
@@ -136,7 +136,8 @@ def label_neurons(
             were found before.
         ImportError: `paper=True` without embeddings of words.
     """
-    check_metric(metric)
+    if metric not in METRICS:
+        raise ValueError(f"there is no metric {metric!r}; the metrics are {', '.join(METRICS)}")
     check_integers(
         iterations=(iterations, 0),
         images_per_concept=(images_per_concept, 1),
@@ -152,7 +153,7 @@ def label_neurons(
         raise ValueError(
             f"confirm_images must be 0 or at least {LEAST_IMAGES}, got {confirm_images}: fewer pictures say nothing"
         )
-    chosen = [as_neuron(neuron) for neuron in neurons]
+    chosen = [each if isinstance(each, Neuron) else FunctionNeuron(each) for each in neurons]
     if not chosen:
         raise ValueError("there is no neuron to label")
     if paper and hard_negatives:

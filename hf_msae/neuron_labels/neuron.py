@@ -223,11 +223,6 @@ class UnitNeuron(Neuron):
             self.model(placed(inputs))
 
 
-def as_neuron(neuron: Neuron | Callable[[Images], Any]) -> Neuron:
-    """Return a neuron as it is, and a function as a `FunctionNeuron`."""
-    return neuron if isinstance(neuron, Neuron) else FunctionNeuron(neuron)
-
-
 def _tensor_of(output: Any) -> torch.Tensor:
     """Return the tensor of an output: its logits, pooled output or last hidden state, or the first of several."""
     if isinstance(output, Mapping):

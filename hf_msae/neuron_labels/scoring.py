@@ -92,9 +92,3 @@ def reach(auc: float, rate: float, shown: int, control: int) -> tuple[float, flo
     """
     perfect = 1 - rate / 2
     return float(auroc_interval(min(auc / perfect, 1.0), shown, control)[0]) * perfect, 0.5 + 0.3 * (1 - rate)
-
-
-def check_metric(metric: str) -> None:
-    """Raise ValueError unless this is a metric."""
-    if metric not in METRICS:
-        raise ValueError(f"there is no metric {metric!r}; the metrics are {', '.join(METRICS)}")

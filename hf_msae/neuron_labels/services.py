@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -137,7 +135,8 @@ class Service:
         if self.base_url is None:
             # A key of a provider is no business of the Hub's.
             token = key if key == get_token() or (key or "").startswith("hf_") else False
-            info = self.call(lambda: HfApi(token=token).model_info(self._model_id, expand=_PROVIDERS), key)
+            model = (self.model or "").partition(":")[0]  # the router takes "model:provider"
+            info = self.call(lambda: HfApi(token=token).model_info(model, expand=_PROVIDERS), key)
             there = sorted({each.provider for each in info.inference_provider_mapping or ()})
             if self.provider not in (None, "auto", *there) or not there:
                 raise ValueError(f"{self.model} is not served by {self.place}, only by {', '.join(there) or 'none'}")
@@ -146,10 +145,6 @@ class Service:
             if listed and self.model is not None and self.model not in listed:
                 some = ", ".join(map(repr, listed[:_MOST_NAMED]))
                 raise ValueError(f"the server at {self.base_url} has no model {self.model!r}; it has {some}")
-
-    @property
-    def _model_id(self) -> str:
-        return (self.model or "").partition(":")[0]  # the router takes "model:provider"
 
     def _listed(self, address: str, key: str | None) -> list[str]:
         """Return the models that a server lists; none if it does not say."""
@@ -210,7 +205,7 @@ def with_retries(
     """Call a service, and call it again after HTTP status 408, 429 or 5xx, a timeout, or a connection that breaks.
 
     The waits double, and are shortened by up to a half at random, so that clients which failed together do not come
-    back together. A `Retry-After` header, in seconds or as a date, is respected; if it asks for more than `longest`
+    back together. A `Retry-After` header in seconds is respected; if it asks for more than `longest`
     seconds, the service is not called again. The call is also repeated after errors in `also`, such as those of an
     answer that cannot be read. No message contains `secret`, even if the service repeats it.
     """
@@ -255,11 +250,5 @@ def _retry_after(error: Exception) -> float | None:
         return None
     try:
         return max(0.0, float(value))
-    except ValueError:  # a date
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:  # neither, so the waits of our own have to do
+    except ValueError:  # a date, so the waits of our own have to do
         return None
-    date = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.now(timezone.utc)).total_seconds())

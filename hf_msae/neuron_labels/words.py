@@ -67,6 +67,14 @@ def same_words(concept: str) -> str:
     return " ".join(_stem(word) for word in re.findall(r"\w+", clean_concept(concept)))
 
 
+def form_of(text: str) -> str:
+    """Return `same_words` of a concept, and a text that is none, such as a number, as it is."""
+    try:
+        return same_words(text)
+    except ValueError:
+        return text
+
+
 _IRREGULAR = {
     **{"children": "child", "people": "person", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse"},
     **{"lice": "louse", "oxen": "ox", "dice": "die", "quizzes": "quiz", "cacti": "cactus", "fungi": "fungus"},
@@ -105,9 +113,7 @@ class KnownConcepts:
 
     def add(self, concept: str) -> None:
         """Remember a concept, unless it is known in another case or number."""
-        if same_words(concept) in self._concepts:
-            return
-        self._concepts[same_words(concept)] = concept
+        self._concepts.setdefault(same_words(concept), concept)
 
     def find(self, concept: str) -> str | None:
         """Return the known concept that is the same as this one, or None."""

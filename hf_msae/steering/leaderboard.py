@@ -105,7 +105,8 @@ def render(submissions: list[Submission]) -> str:
         parts.append("|---:|---|" + "---:|" * len(_SHOWN) + "---|")
         for row in rows.itertuples():
             figures = [_figure(summary, (task, row.method, metric)) for metric in _SHOWN]
-            link = _linked(by_name[row.method])
+            name, url = _cell(row.method), by_name[row.method].url
+            link = name if url is None else f"[{name}](<{url}>)"
             parts.append(f"| {row.rank} | {link} | {' | '.join(figures)} | {_verdict(cells[row.method])} |")
         parts.append("")
         if notes := [f"- {_cell(row.method)}: {_cell(row.note)}" for row in rows.itertuples() if row.note]:
@@ -185,11 +186,6 @@ def _check_same_start(cells: Mapping[str, SubmittedCell], group: str, gains: np.
 
 def _cell(text: str) -> str:
     return code(text).replace("|", "\\|")
-
-
-def _linked(submission: Submission) -> str:
-    name = _cell(submission.method)
-    return name if submission.url is None else f"[{name}](<{submission.url}>)"
 
 
 def _figure(summary: dict[tuple[str, str, str], dict], place: tuple[str, str, str]) -> str:

@@ -48,7 +48,8 @@ def rank_methods(gains: pd.DataFrame, shared: Mapping[str, float], name: str) ->
         corrected = [np.nan, *np.minimum(1, np.array(p_values) * pairs)][: len(ranked)]
         for each, p_value in zip(ranked, corrected, strict=True):
             mean, error, freedom = means[each.method]
-            half = t.ppf(0.975, freedom) * error if _has_interval(found[each.method]) else np.nan
+            is_small = any(len(part) < MIN_ROWS for parts in found[each.method] for part in parts if part.any())
+            half = np.nan if is_small else t.ppf(0.975, freedom) * error
             figures = (each.mean, mean - half, mean + half, float(p_value))
             rows.append((task, each.rank, each.method, *figures, len(seeds), missing.get(task, ""), each.note))
     columns = ["task", "rank", "method", name, "low", "high", "p_value", "seeds", "missing", "note"]
@@ -112,10 +113,6 @@ def _by_test(gains: pd.DataFrame) -> Gains:
             aligned = np.zeros(max(1, len(aligned)))
         found.append([biased, unbiased, aligned])
     return found
-
-
-def _has_interval(gains: Gains) -> bool:
-    return not any(len(part) < MIN_ROWS for parts in gains for part in parts if part.any())
 
 
 def _by_draw(parts_of_draws: Gains) -> tuple[np.ndarray, np.ndarray]:

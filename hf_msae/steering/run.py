@@ -90,7 +90,7 @@ def run_swordbench(
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"a seed is given twice: {list(seeds)}")
     folder = make_folder(make_folder(output_dir) / "cells")
-    made = [_made(task, seed) for seed in seeds for task in tasks]
+    made = [task if isinstance(task, Task) else task(seed=seed) for seed in seeds for task in tasks]
     names = [task.name for task in made[: len(tasks)]]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two tasks have the name {twice[0]!r}: give each its own (dataclasses.replace)")
@@ -166,10 +166,6 @@ def _check_fit(task: Task, edit: Edit, backbone: Backbone | None) -> None:
             refuse_other(provenance_at(backbone, HOOK_POINT), provenance_of(task), "the backbone", "the features are")
     except ValueError as error:
         raise ValueError(f"{edit.method} cannot be measured on {task.name}: {error}") from error
-
-
-def _made(task: Task | Callable[..., Task], seed: int) -> Task:
-    return task if isinstance(task, Task) else task(seed=seed)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -138,7 +137,8 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
     n = len(subject.X)
     order = np.random.default_rng(subject.seed).permutation(n)
     if on_patches:
-        wavelengths = _wavelengths_of_patches(subject)
+        known = getattr(subject.patches, "wavelengths", getattr(subject.transformer, "wavelengths_", None))
+        wavelengths = None if known is None else np.asarray(known, dtype=np.float64)
         inputs = Inputs(subject, np.sort(order[:number]), None, True, wavelengths)
         return inputs, (*spectral_attacks(wavelengths, of_pixels=True), *SPATIAL), [about_haze(wavelengths)]
     rows = np.sort(order[: ROWS_PER_PATCH * number])
@@ -155,12 +155,6 @@ def _inputs(subject: Subject) -> tuple[Inputs, tuple[Attack, ...], list[str]]:
         return Inputs(subject, rows, places, False, wavelengths), spectral_attacks(wavelengths), remarks
     remarks.append("Columns of X are not one band each, so instead of physical attacks they get noise or are lost.")
     return Inputs(subject, rows, None, False), _column_attacks(subject), remarks
-
-
-def _wavelengths_of_patches(subject: Subject) -> np.ndarray | None:
-    """Return the centers of the bands of patches in nm, which they or their transformer know; None otherwise."""
-    known = getattr(subject.patches, "wavelengths", getattr(subject.transformer, "wavelengths_", None))
-    return None if known is None else np.asarray(known, dtype=np.float64)
 
 
 def _column_attacks(subject: Subject) -> tuple[Attack, ...]:
@@ -244,7 +238,7 @@ def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[
     for place, target in enumerate(subject.targets):
         best = max(range(len(trials)), key=lambda i: trials[i][1][half, place].mean())
         drift, errors = trials[best]
-        for width in _steps():
+        for width in np.repeat((0.5, 0.25, 0.1), _CANDIDATES // 6):
             nearby = np.clip(drift + width * budget * rng.normal(size=len(budget)), -budget, budget)
             found = measure(nearby)
             if found[half, place].mean() > errors[half, place].mean():
@@ -271,8 +265,3 @@ def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[
             arguments = ("attacks", "drift", target, title, "worst_case_loss", means[0] / means[2], worst, limits)
             tests.append(candidate(*arguments, evidence, advice, log=True))
     return pd.DataFrame(records, columns=WORST_COLUMNS), tests
-
-
-def _steps() -> Iterator[float]:
-    for width in (0.5, 0.25, 0.1):
-        yield from [width] * (_CANDIDATES // 6)

@@ -9,7 +9,7 @@ from ..._utils.wording import counted
 from ...statistics import Finding, candidate, resampled_means
 from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
-from .explainers import CORRELATED, Explanation, clusters, explain
+from .explainers import CORRELATED, clusters, explain
 from .outcome import Outcome, interval
 
 NUM_EXPLAINED = 200
@@ -62,24 +62,18 @@ def attributions(subject: Subject) -> Outcome:
         *explanation.remarks,
         *_shared_credit(correlated),
     ]
+    additivity = (explanation.method, len(rows), explanation.largest_gap, explanation.median_gap)
     tables = {
         "attributions": _put_together(features, FEATURE_COLUMNS),
         "attribution_groups": _put_together(groups, GROUP_COLUMNS),
         "concentration": pd.DataFrame(concentration, columns=["target", "share", "features", "low", "high"]),
-        "additivity": _additivity(explanation),
+        "additivity": pd.DataFrame([additivity], columns=["method", "rows", "largest_gap", "median_gap"]),
     }
     return Outcome(tables, [each for each in candidates if each is not None], remarks)
 
 
 def _put_together(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-
-
-def _additivity(explanation: Explanation) -> pd.DataFrame:
-    return pd.DataFrame(
-        [(explanation.method, len(explanation.rows), explanation.largest_gap, explanation.median_gap)],
-        columns=["method", "rows", "largest_gap", "median_gap"],
-    )
 
 
 def _features(subject: Subject, values: np.ndarray, target: str, correlated: np.ndarray, total: float) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -85,11 +84,6 @@ def explain(subject: Subject, fitted: Fitted, rows: np.ndarray, background: np.n
             remarks += (f"TreeSHAP does not support this model ({error}), so permutations were sampled.",)
     few = slice(None, _MOST_SAMPLED)
     return _sampled(predict, X[few], others, rows[few], subject.seed, remarks, _players(subject, fitted, others))
-
-
-def is_forest(model: Any) -> bool:
-    """Say whether TreeSHAP explains a fitted model."""
-    return trees_of(model) is not None
 
 
 def _checked(

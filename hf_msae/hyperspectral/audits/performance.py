@@ -91,7 +91,9 @@ def performance(subject: Subject) -> Outcome:
     for place, target in enumerate(subject.targets):
         found, tests = _target(subject, place, target, far, unusual)
         records += found
-        is_followed = _follows(found) or (subject.classes is not None and useful[target])
+        # R2 need not show that predictions are related to the truth if outliers ruin it.
+        is_related = any(metric == "correlation" and low > RELATED for _, metric, _, low, _ in found)
+        is_followed = is_related or (subject.classes is not None and useful[target])
         if is_followed:
             candidates += tests
         if not useful[target]:
@@ -245,11 +247,6 @@ _REACH = (
     "learn the logarithm of the target."
 )
 _GUARD = "Refuse or flag inputs that are far from the training data, and collect more like them."
-
-
-def _follows(records: list[tuple]) -> bool:
-    """Say whether predictions are related to the truth at all, which R2 need not show if outliers ruin it."""
-    return any(metric == "correlation" and low > RELATED for _, metric, _, low, _ in records)
 
 
 def _classified(subject: Subject, place: int, target: str) -> list[tuple]:

@@ -16,8 +16,9 @@ from ...statistics import candidate, resampled_means
 from ..fixed import Fitted
 from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
-from .explainers import explain, is_forest
+from .explainers import explain
 from .outcome import Outcome, interval
+from .trees import trees_of
 
 AS_GOOD = 1.05
 """A smaller model is as good if its mean squared error is at most this many times that of the whole one."""
@@ -136,7 +137,7 @@ def _permutation(subject: Subject, fitted: Fitted, rows: np.ndarray, rng: np.ran
 
 def _impurity(model: Any) -> np.ndarray | None:
     model = model.regressor_ if isinstance(model, TransformedTargetRegressor) else model
-    model = model[-1] if isinstance(model, Pipeline) and is_forest(model) else model
+    model = model[-1] if isinstance(model, Pipeline) and trees_of(model) is not None else model
     if hasattr(model, "feature_importances_"):
         return model.feature_importances_
     parts = [getattr(each, "feature_importances_", None) for each in np.ravel(getattr(model, "estimators_", []))]

@@ -25,11 +25,6 @@ _SLICE = (1.25, 1.75, 3.0)
 _SPLIT = "State the error of this part on its own, and collect more rows of it, or fit a model of its own for it."
 
 
-def quantile_for(rows: int) -> str | None:
-    """Return the finest of `QUANTILES` whose parts have enough rows, None if even halves have not."""
-    return next((name for name, parts in QUANTILES.items() if rows // parts >= FEWEST), None)
-
-
 def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, list[Finding | None]]:
     """Compare the errors in each group and each quantile of the target with those in all other rows.
 
@@ -43,7 +38,8 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
             usual = [error[y == each].mean() for each in (0, 1)]
             error = error / np.maximum(np.where(y == 1, usual[1], usual[0]), 1e-12)
         groupings = dict(subject.groups)
-        part = quantile_for(len(y))
+        # The finest parts that have enough rows; even halves may have too few.
+        part = next((name for name, parts in QUANTILES.items() if len(y) // parts >= FEWEST), None)
         if subject.classes is None and part is not None:
             ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
             groupings[part] = ranks * QUANTILES[part] // len(y) + 1

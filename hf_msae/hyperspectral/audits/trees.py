@@ -35,7 +35,7 @@ def trees_of(model: Any) -> list[Trees] | None:
         return [replace(parts[0], scale=scaler.scale_, offset=scaler.mean_)]
     if isinstance(model, Pipeline):
         steps, model = model[:-1], model[-1]
-        if any(not _keeps_columns(step) for _, step in steps.steps):
+        if any(step != "passthrough" and not type(step).__name__.endswith("Scaler") for _, step in steps.steps):
             return None
     name = type(model).__name__
     if hasattr(model, "estimators_") and name.startswith("MultiOutput"):
@@ -43,10 +43,6 @@ def trees_of(model: Any) -> list[Trees] | None:
         return None if steps is not None or None in pairs else [part for each in pairs for part in each]
     known = ("DecisionTree", "ExtraTree", "RandomForest", "GradientBoosting", "HistGradientBoosting")
     return [Trees(model, steps)] if name.startswith(known) else None
-
-
-def _keeps_columns(step: Any) -> bool:
-    return step == "passthrough" or type(step).__name__.endswith("Scaler")
 
 
 def tree_shap(

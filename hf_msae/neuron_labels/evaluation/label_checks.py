@@ -134,7 +134,13 @@ def check_labels(
     for place, text in enumerate(texts):
         reading, column = truth.read(text), activations[:, [place]]
         shown = 0 if reading.presence is None else int(reading.presence.sum())
-        reason = reading.problem or _unknown(reading.unknown) or _too_few(shown, len(activations))
+        reason = reading.problem
+        if not reason and reading.unknown:
+            reason = f"it is not known which pictures show {', '.join(map(repr, reading.unknown))}"
+        elif not reason and min(shown, len(activations) - shown) < MIN_IMAGES:
+            reason = (
+                f"{shown} of {len(activations)} pictures show it; at least {MIN_IMAGES} have to, and as many must not"
+            )
         presence = None if reason else reading.presence[:, None].astype(np.float64)
         reason = reason or unmeasurable(column, presence)[0, 0]
         rows.append((names[place], latents[place], text, len(activations), shown, reason))
@@ -181,13 +187,3 @@ def _sanity(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _of(rows: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     return [(name, rows.loc[name]) for name in SHOWN]
-
-
-def _unknown(words: Sequence[str]) -> str:
-    return f"it is not known which pictures show {', '.join(map(repr, words))}" if words else ""
-
-
-def _too_few(shown: int, number: int) -> str:
-    if min(shown, number - shown) >= MIN_IMAGES:
-        return ""
-    return f"{shown} of {number} pictures show it; at least {MIN_IMAGES} have to, and as many must not"

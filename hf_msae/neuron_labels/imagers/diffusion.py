@@ -106,12 +106,14 @@ class DiffusersImager(Imager):
     def settings(self) -> dict[str, Any]:
         """Hashes of the weights of all parts, the scheduler, and the options."""
         scheduler = getattr(self.pipeline, "scheduler", None)
+        config = dict(getattr(scheduler, "config", {}))  # with notes about where it is from
+        config = {name: value for name, value in config.items() if not name.startswith("_")}
         return {
             "imager": "diffusers",
             "pipeline": type(self.pipeline).__name__,
             "weights": self._weights,
             "scheduler": type(scheduler).__name__,
-            "scheduler_config": _public(getattr(scheduler, "config", {})),
+            "scheduler_config": json.loads(json.dumps(config, default=str)),
             "style": self.prompts.style,
             **self.options,
         }
@@ -168,9 +170,3 @@ def _load(name: str, device: torch.device, dtype: str | torch.dtype | None, revi
     dtype = dtype or torch.float32
     # Older versions of diffusers do not know `dtype`, and newer ones warn about `torch_dtype`.
     return AutoPipelineForText2Image.from_pretrained(name, dtype=dtype, revision=revision).to(dtype)
-
-
-def _public(config: Any) -> dict[str, Any]:
-    """Return a scheduler's config as JSON, without notes about where it is from."""
-    kept = {name: value for name, value in dict(config).items() if not name.startswith("_")}
-    return json.loads(json.dumps(kept, default=str))

@@ -85,7 +85,8 @@ class ScenesImager(Imager):
         things = list(_with_number(scene.objects, count, random))
         places = random.permutation(count)[: len(description.objects)]
         for place, described in zip(places, description.objects, strict=True):
-            things[place] = replace(things[place], **_without_position(described))
+            placeless = {group: concept for group, concept in described.items() if group != "position"}
+            things[place] = replace(things[place], **placeless)
         for place, described in zip(places, description.objects, strict=True):
             if "position" in described:
                 _move(things, int(place), described["position"])
@@ -102,10 +103,6 @@ def _read(concept: str) -> SceneDescription:
         return parse_scene(concept)
     except ValueError as error:
         raise CannotDrawError(str(error)) from error
-
-
-def _without_position(described: dict[str, str]) -> dict[str, str]:
-    return {group: concept for group, concept in described.items() if group != "position"}
 
 
 def _move(things: list[SceneObject], place: int, position: str) -> None:

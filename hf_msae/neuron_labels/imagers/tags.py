@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..._utils.images import ImageInput
-from ..words import same_words
+from ..words import form_of
 from .base import CannotDrawError, image_sha256
 from .collection import CollectionImager
 
@@ -53,7 +53,7 @@ class TagsImager(CollectionImager):
         self._tags_sha256 = hashlib.sha256(json.dumps(tags).encode()).hexdigest()
         self._rows: dict[str, list[int]] = {}
         for row, own in enumerate(tags):
-            for tag in {_form(tag) for tag in own}:
+            for tag in {form_of(tag) for tag in own}:
                 self._rows.setdefault(tag, []).append(row)
 
     @cached_property
@@ -71,7 +71,7 @@ class TagsImager(CollectionImager):
 
     def candidates(self, concept: str) -> list[int]:
         """Return the rows with a tag, in random order."""
-        rows = self._rows.get(_form(concept))
+        rows = self._rows.get(form_of(concept))
         if rows is None:
             raise CannotDrawError(f"no picture has the tag {concept!r}")
         return np.random.default_rng(0).permutation(rows).tolist()
@@ -79,12 +79,5 @@ class TagsImager(CollectionImager):
     def unlike(self, concept: str) -> np.ndarray:
         """Return the rows without a tag that are not excluded."""
         others = ~self._excluded
-        others[self._rows.get(_form(concept), [])] = False
+        others[self._rows.get(form_of(concept), [])] = False
         return np.flatnonzero(others)
-
-
-def _form(tag: str) -> str:
-    try:
-        return same_words(tag)
-    except ValueError:  # a number or a very long text: only equal to itself
-        return tag

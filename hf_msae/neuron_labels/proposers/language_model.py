@@ -11,13 +11,12 @@ from typing import Any
 
 from ..._utils.checks import check_integers
 from ..services import ServiceError
-from ..words import one_line
+from ..words import form_of, one_line
 from .base import Answer, Proposer, Request
 from .prompts import (
     MalformedAnswerError,
     Prompt,
     concept_lines,
-    form_of,
     parse_line,
     parse_tagged,
     plain,
@@ -124,8 +123,11 @@ class LanguageModelProposer(Proposer):
             if not waiting:
                 break
             prompts = [self._prompt(talk) for talk in waiting]
-            seeds = [_seed(talk.request.seed, attempt) for talk in waiting]
-            not_first = [self._repeated(talk.request) if attempt else [] for talk in waiting]
+            digests = [hashlib.sha256(f"{talk.request.seed} {attempt}".encode()).hexdigest() for talk in waiting]
+            seeds = [int(digest[:8], 16) >> 1 for digest in digests]  # of 31 bits, which all servers take
+            not_first: list[list[str]] = [[] for _ in waiting]
+            if attempt and not self.chat:  # a base model would repeat the concepts that it is shown
+                not_first = [_near_best(self._shown(talk.request, self.shown)) for talk in waiting]
             for talk, generation in zip(waiting, self.generate(prompts, seeds, not_first), strict=True):
                 talk.hear(generation, self.chat)
         failed = [talk for talk in talks if talk.failure]
@@ -162,10 +164,6 @@ class LanguageModelProposer(Proposer):
     def _shown(self, request: Request, shown: int) -> list[tuple[str, float]]:
         scores = [(concept, score) for concept, score in request.scores if math.isfinite(score)]
         return scores[: min(shown, _MERGED) if request.merge else shown]
-
-    def _repeated(self, request: Request) -> list[str]:
-        """Return what a base model would repeat: the concepts that it is shown."""
-        return [] if self.chat else _near_best(self._shown(request, self.shown))
 
 
 def _near_best(scores: Sequence[tuple[str, float]]) -> list[str]:
@@ -213,8 +211,3 @@ class _Talk:
         tried = {*self.request.avoid, *(known for known, _ in self.request.scores)}
         if form_of(concept) in set(map(form_of, tried)):
             raise MalformedAnswerError(f"{quoted(concept)} has been tried; propose another concept")
-
-
-def _seed(seed: int, attempt: int) -> int:
-    """Return the seed of an attempt, a number of 31 bits, which all servers take."""
-    return int(hashlib.sha256(f"{seed} {attempt}".encode()).hexdigest()[:8], 16) >> 1

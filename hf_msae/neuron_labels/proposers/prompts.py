@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from importlib.resources import files
 
-from ..words import clean_concept, one_line, same_words
+from ..words import clean_concept, one_line
 
 _PLACES = re.compile(r"\{(scores|avoid|rejected|problem)\}")
 _MOST_LETTERS = 60
@@ -109,11 +109,3 @@ def usable_concept(text: str) -> str:
     if concept in _EMPTY or concept.startswith(_REFUSALS):
         raise MalformedAnswerError(f"{concept!r} is not a concept that a picture can show; take your best guess")
     return concept
-
-
-def form_of(concept: str) -> str:
-    """Return `same_words` of a concept, or a text that is none, such as a name a user gave, as it is."""
-    try:
-        return same_words(concept)
-    except ValueError:  # no concept by our rules
-        return concept

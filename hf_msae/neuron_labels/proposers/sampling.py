@@ -78,28 +78,22 @@ class PrefixCache:
         """Return how many tokens need not be computed again, and their keys and values for a batch of these rows."""
         length = max(_common(rows[0], head) for head in self._heads)
         length = min(length, *(_common(rows[0], row) for row in rows), *(len(row) - 1 for row in rows))
-        if length < _WORTH_KEEPING or max(map(len, rows)) + most_new > self._window:
+        # Padding between the beginning and the rest would use up positions of a sliding window.
+        window = getattr(self._model.config.get_text_config(), "sliding_window", None) or float("inf")
+        if length < _WORTH_KEEPING or max(map(len, rows)) + most_new > window:
             return 0, None
         tokens = tuple(rows[0][:length])
         if tokens not in self._kept:
             if len(self._kept) == _MOST_KEPT:
                 self._kept.clear()
-            self._kept[tokens] = self._computed(tokens)
+            ids = torch.tensor([tokens], device=self._model.device)
+            with torch.no_grad():
+                self._kept[tokens] = self._model(input_ids=ids, use_cache=True).get("past_key_values")
         if not _is_plain(self._kept[tokens]):
             return 0, None
         cache = copy.deepcopy(self._kept[tokens])
         cache.batch_repeat_interleave(len(rows))
         return length, cache
-
-    @property
-    def _window(self) -> float:
-        # Padding between the beginning and the rest would use up positions of a sliding window.
-        return getattr(self._model.config.get_text_config(), "sliding_window", None) or float("inf")
-
-    @torch.no_grad()
-    def _computed(self, tokens: tuple[int, ...]) -> DynamicCache | None:
-        ids = torch.tensor([tokens], device=self._model.device)
-        return self._model(input_ids=ids, use_cache=True).get("past_key_values")
 
 
 def _common(first: list[int], second: list[int]) -> int:

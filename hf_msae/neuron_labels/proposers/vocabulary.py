@@ -13,9 +13,8 @@ import torch
 
 from ..._utils.fingerprint import array_fingerprint
 from ...concepts.vocabulary import Vocabulary
-from ..words import WordEmbeds, clean_concept, same_words, unit_rows
+from ..words import WordEmbeds, clean_concept, form_of, same_words, unit_rows
 from .base import Answer, Proposer, Request
-from .prompts import form_of
 
 _LENGTH_SCALE = 0.7
 """Of the kernel exp(-|x - y|^2 / 2 l^2). Centered embeddings of unrelated words are about sqrt(2) apart, where it is

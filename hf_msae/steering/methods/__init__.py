@@ -1,6 +1,6 @@
 """The methods, one file each. Importing this package registers them."""
 
-from . import (
+from . import (  # noqa: F401
     clarc,
     classifiers,
     components,
@@ -15,19 +15,3 @@ from . import (
     sem,
     text,
 )
-
-__all__ = [
-    "clarc",
-    "classifiers",
-    "components",
-    "inlp",
-    "joint_pattern",
-    "leace",
-    "mean_difference",
-    "msae",
-    "orthogonal",
-    "pattern",
-    "quadratic",
-    "sem",
-    "text",
-]
