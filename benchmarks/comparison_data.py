@@ -16,7 +16,7 @@ from hf_msae.bias.classifiers import probe_columns
 from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.metrics import LinearClassifier
 from hf_msae.scenes import CONCEPTS, GROUPS
-from hf_msae.scenes.labels import CLASSIFIED_GROUPS, group_labels, truth_matrix, zero_shot_texts
+from hf_msae.scenes.captions import CLASSIFIED_GROUPS, group_labels, truth_matrix, zero_shot_texts
 
 EMBEDDINGS = "outputs/quickstart/embeddings"
 

@@ -16,8 +16,7 @@ from transformers import PreTrainedTokenizerFast, SiglipModel, SiglipProcessor
 from hf_msae._utils.json_files import write_text
 from hf_msae.backbones import Backbone
 from hf_msae.scenes import CONCEPTS, GROUPS, Scene, caption_scene, full_caption, render_array, sample_scene
-from hf_msae.scenes.captions import WORDINGS
-from hf_msae.scenes.labels import ZERO_SHOT_TEMPLATES, zero_shot_texts
+from hf_msae.scenes.captions import WORDINGS, ZERO_SHOT_TEMPLATES, zero_shot_texts
 from hf_msae.scenes.world import EXTRAS, GROUP_OF
 
 WIDTH = 128

@@ -37,8 +37,7 @@ from hf_msae.hub.publishing.card import write_model_card
 from hf_msae.metrics import EvaluationResult, progressive_ks
 from hf_msae.plotting import plot_quality_against_k, save_figure
 from hf_msae.scenes import CONCEPTS, load_scenes
-from hf_msae.scenes.captions import WORDINGS
-from hf_msae.scenes.labels import truth_matrix
+from hf_msae.scenes.captions import WORDINGS, truth_matrix
 from hf_msae.training import finish
 from hf_msae.training.record import command_line
 

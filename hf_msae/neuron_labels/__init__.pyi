@@ -3,12 +3,12 @@ from .control import Control as Control
 from .control import ZeroShotStart as ZeroShotStart
 from .imagers.base import CannotDrawError as CannotDrawError
 from .imagers.base import Imager as Imager
+from .imagers.collection import TagsImager as TagsImager
 from .imagers.composition import CompositionImager as CompositionImager
 from .imagers.diffusion import DiffusersImager as DiffusersImager
 from .imagers.inference import InferenceImager as InferenceImager
 from .imagers.retrieval import RetrievalImager as RetrievalImager
 from .imagers.scenes import ScenesImager as ScenesImager
-from .imagers.tags import TagsImager as TagsImager
 from .label import label_neuron as label_neuron
 from .label import label_neurons as label_neurons
 from .neuron import FunctionNeuron as FunctionNeuron

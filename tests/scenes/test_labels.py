@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from hf_msae.backbones import Backbone
 from hf_msae.scenes import CONCEPTS, GROUPS, load_scenes
-from hf_msae.scenes.labels import CLASSIFIED_GROUPS, group_labels, truth_matrix, zero_shot_texts
+from hf_msae.scenes.captions import CLASSIFIED_GROUPS, group_labels, truth_matrix, zero_shot_texts
 
 
 def test_a_label_is_the_one_concept_of_a_group_that_is_true():

@@ -16,9 +16,8 @@ from ...statistics import candidate, resampled_means
 from ..fixed import Fitted
 from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
-from .explainers import explain
+from .explainers import explain, trees_of
 from .outcome import Outcome, interval
-from .trees import trees_of
 
 AS_GOOD = 1.05
 """A smaller model is as good if its mean squared error is at most this many times that of the whole one."""

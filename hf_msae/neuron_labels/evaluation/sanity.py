@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -32,15 +31,6 @@ def extra_labels(presence: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rate = total / np.maximum(len(presence) - total, 1e-12)
     extra = np.minimum(presence + (rng.random(presence.shape) < rate), 1)
     return np.where(total < len(presence) / 2, extra, np.nan)
-
-
-@dataclass(frozen=True)
-class _Perturbed:
-    """Values of a measure, of true labels and, averaged over repeats, of perturbed ones, (n,) each."""
-
-    value: np.ndarray
-    missing: np.ndarray
-    extra: np.ndarray
 
 
 def sanity_tests(
@@ -97,16 +87,13 @@ def sanity_tests(
         )
     activations, labels = activations[:, kept], labels[:, kept]
     rows = []
-    for measure, found in _perturbed(activations, labels, measures, seed, repeats):
-        drops = {
-            "missing": (found.value - found.missing) / measure.width,
-            "extra": (found.value - found.extra) / measure.width,
-        }
+    for measure, value, missing, extra in _perturbed(activations, labels, measures, seed, repeats):
+        drops = {"missing": (value - missing) / measure.width, "extra": (value - extra) / measure.width}
         shares = {test: (drop > LEAST_DROP).mean() for test, drop in drops.items()}
         rows.append(
             {
                 "measure": measure.name,
-                "value": found.value.mean(),
+                "value": value.mean(),
                 **{f"{test}_drop": np.nanmean(drop) for test, drop in drops.items()},
                 **{f"{test}_share": share for test, share in shares.items()},
                 "passes": all(share > LEAST_SHARE for share in shares.values()),
@@ -153,17 +140,17 @@ def label_sanity(
     if not reason and presence.mean() >= 0.5:
         reason = "at least half of the images show the concept, so as many cannot be added"
     rows = []
-    for measure, found in _perturbed(activations, presence, measures, seed, repeats):
-        missing, extra = ((found.value - each)[0] / measure.width for each in (found.missing, found.extra))
+    for measure, (value,), (missing,), (extra,) in _perturbed(activations, presence, measures, seed, repeats):
+        drops = [(value - perturbed) / measure.width for perturbed in (missing, extra)]
         rows.append(
             {
                 "measure": measure.name,
-                "value": found.value[0],
-                "missing": found.missing[0],
-                "extra": found.extra[0],
-                "missing_drop": missing,
-                "extra_drop": extra,
-                "drops": bool(missing > LEAST_DROP and extra > LEAST_DROP),
+                "value": value,
+                "missing": missing,
+                "extra": extra,
+                "missing_drop": drops[0],
+                "extra_drop": drops[1],
+                "drops": all(drop > LEAST_DROP for drop in drops),
                 "reason": reason,
             }
         )
@@ -172,8 +159,11 @@ def label_sanity(
 
 def _perturbed(
     activations: np.ndarray, labels: np.ndarray, measures: Iterable[str | Measure], seed: int, repeats: int
-) -> list[tuple[Measure, _Perturbed]]:
-    """Measure true and perturbed labels; a perturbation that no measure can be taken of does not count."""
+) -> list[tuple[Measure, np.ndarray, np.ndarray, np.ndarray]]:
+    """Measure true labels, and those that are too narrow and too broad, averaged over repeats, (n,) each.
+
+    A perturbation that no measure can be taken of does not count.
+    """
     chosen = [known_measure(each) if isinstance(each, str) else each for each in measures]
     share = labels.mean(axis=0)
     alpha = np.where((share > 0) & (share < 1), share, 0.5)  # labels with another share have NaN as measures anyway
@@ -196,6 +186,6 @@ def _perturbed(
     with np.errstate(invalid="ignore"):
         means = {key: sums[key] / counts[key] for key in sums}
     return [
-        (measure, _Perturbed(values(measure, labels), means[place, "missing"], means[place, "extra"]))
+        (measure, values(measure, labels), means[place, "missing"], means[place, "extra"])
         for place, measure in enumerate(chosen)
     ]

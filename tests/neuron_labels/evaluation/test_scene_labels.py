@@ -6,7 +6,7 @@ import pytest
 from hf_msae.neuron_labels.evaluation.accuracy import label_accuracy
 from hf_msae.neuron_labels.evaluation.truth import SceneTruth
 from hf_msae.scenes import load_scenes
-from hf_msae.scenes.labels import truth_matrix
+from hf_msae.scenes.captions import truth_matrix
 from hf_msae.scenes.world import sample_scene
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ from PIL import Image
 from hf_msae.backbones import Backbone
 from hf_msae.clipart import load_clipart
 from hf_msae.neuron_labels.imagers.base import CannotDrawError, image_sha256
+from hf_msae.neuron_labels.imagers.collection import TagsImager
 from hf_msae.neuron_labels.imagers.retrieval import RetrievalImager
-from hf_msae.neuron_labels.imagers.tags import TagsImager
 from hf_msae.scenes import load_scenes
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from PIL import Image, ImageDraw
 
 from hf_msae.clipart import load_clipart
 from hf_msae.neuron_labels.imagers.base import CannotDrawError, image_sha256
+from hf_msae.neuron_labels.imagers.collection import TagsImager
 from hf_msae.neuron_labels.imagers.composition import CompositionImager, cut_out
-from hf_msae.neuron_labels.imagers.tags import TagsImager
 
 pytestmark = pytest.mark.slow
 
