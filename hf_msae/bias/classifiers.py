@@ -100,10 +100,7 @@ def zero_shot_classifier(
 ) -> LinearClassifier:
     """Make a zero-shot classifier from one text per class, with the backbone's own logit scale (100 if it has none).
 
-    Args:
-        backbone: A backbone with a text tower.
-        texts: One text per class.
-        classes: Names of the classes. Defaults to the texts.
+    Classes are named by their texts, unless `classes` has other names.
     """
     scale = getattr(backbone.model, "logit_scale", None)
     scale = 100.0 if scale is None else float(scale.detach().exp())

@@ -57,18 +57,8 @@ def build_clipart(
     Drawings are left out if their author did not dedicate them to the public domain, if they show nothing, or if
     they are nearly the same as an earlier one.
 
-    Args:
-        output: Folder to write, which `load_clipart` reads. It must not exist or must be empty.
-        svg_folder: Folder of SVG files with metadata. Defaults to Debian's package openclipart-svg, which is then
-            downloaded.
-        size: Width and height of the pictures in pixels.
-        num_proc: Number of processes that render.
-
-    Raises:
-        FileExistsError: `output` is not empty.
-        FileNotFoundError: `svg_folder` holds no SVG file.
-        OSError: The package cannot be downloaded.
-        ImportError: resvg-py is not installed.
+    `load_clipart` reads `output`, a folder that is new or empty. `svg_folder` has SVG files with metadata; without it,
+    Debian's package openclipart-svg is downloaded.
     """
     import resvg_py  # noqa: F401  (an error now, not after the download)
 

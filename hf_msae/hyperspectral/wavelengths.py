@@ -57,14 +57,7 @@ def in_nanometers(wavelengths: Sequence[float] | np.ndarray, unit: str | None, s
 def read_wavelengths(path: str | os.PathLike) -> tuple[np.ndarray, str | None]:
     """Read centers of bands: a CSV with a column wavelength, or numbers separated by commas, spaces or lines.
 
-    The name of the column may have the unit in it: wavelength_um, "wavelength (nm)".
-
-    Returns:
-        The numbers, and their unit as the column names it, None if it does not.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PatchError: It has something else in it.
+    Returns the numbers, and their unit as the column names it (wavelength_um, "wavelength (nm)"), None if it does not.
     """
     file = Path(path).expanduser()
     text = file.read_text(encoding="utf-8")

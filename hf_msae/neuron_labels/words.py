@@ -101,10 +101,8 @@ def _stem(word: str) -> str:
 class KnownConcepts:
     """Remembers concepts, and recognizes them in another case, number or, with embeddings, wording.
 
-    Args:
-        word_embeds: Embeds texts; without it only the wording counts.
-        synonym: Cosine from which on the words in which two concepts differ mean the same. What they share is left
-            out: with it, "small red star" and "large red star" would be alike.
+    Two concepts are the same if the words in which they differ have at least the cosine `synonym`. What they share is
+    left out: with it, "small red star" and "large red star" would be alike.
     """
 
     def __init__(self, word_embeds: WordEmbeds | None = None, synonym: float = SYNONYM) -> None:

@@ -69,11 +69,7 @@ def fit_best(
     and no more of them once three in a row score lower than the best before them. The same fit is not made twice by a
     process. Scikit-learn's warning that a fit did not converge is shown for the chosen one alone, whoever made it.
 
-    Returns:
-        The fitted estimator, which is not to be changed.
-
-    Raises:
-        NotDefinedError: A class has fewer rows than there are folds.
+    The estimator that is returned is not to be changed.
     """
     concept = y > 0
     if (fewest := np.bincount(concept.astype(int), minlength=2).min()) < folds:

@@ -32,9 +32,6 @@ def rank_methods(gains: pd.DataFrame, shared: Mapping[str, float], name: str) ->
 
     P-values are corrected for all pairs (Bonferroni): the best is chosen from the same rows, and Holm's steps over the
     others alone would be valid for a method that was fixed before.
-
-    Returns:
-        One row per task and method: task, rank, method, the net gain, low, high, p_value, seeds, missing, note.
     """
     rows, missing = [], left_out(gains)
     for task, of_task in gains[gains["biased"].map(len) > 0].groupby("task", sort=False):
