@@ -1,4 +1,4 @@
-"""Which concepts drive a classifier: association, intervention, and what random latents would do."""
+"""Which concepts drive a classifier: association, intervention, what random latents would do, and the report of it."""
 
 from __future__ import annotations
 

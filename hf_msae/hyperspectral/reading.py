@@ -1,4 +1,4 @@
-"""What people pass to `red_team`, read: targets, groups and the table of features, of any kind of array or table."""
+"""What people pass to `red_team`, read: targets, groups and the table of features; and which rows are copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The searches of several neurons, side by side."""
+"""The searches of several neurons, side by side, and answers of a proposer, each asked for once."""
 
 from __future__ import annotations
 

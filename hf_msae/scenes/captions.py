@@ -1,4 +1,4 @@
-"""Captions: the same scene in many wordings, from three words to a full description."""
+"""Texts of scenes: captions in many wordings, from three words to a full description, and prompts of concepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SHAP values of any model, with additivity checked: the values of a row sum to its prediction."""
+"""SHAP values of any model, of trees inside of others too; the values of a row have to sum to its prediction."""
 
 from __future__ import annotations
 

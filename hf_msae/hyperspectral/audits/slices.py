@@ -1,4 +1,4 @@
-"""Slices: how good predictions are in each group, and in each tenth of a target, or as fine a part as rows allow."""
+"""How good predictions are in each group and part of a target, at its extremes, and in rows far from the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that exist already: which seed stands for which picture, and which are never taken."""
+"""Pictures that exist already: which seed stands for which, which are never taken, and those found by their tags."""
 
 from __future__ import annotations
 
