@@ -43,9 +43,6 @@ from transformers import AutoModel, AutoConfig
 import hf_msae
 {LOAD_MODEL}{LOAD_CONFIG}{NOTHING_LEFT}
 """,
-}
-
-MORE_ORDERS = {
     "hf_msae, then only AutoConfig": f"""
 import hf_msae
 from transformers import AutoConfig
@@ -167,14 +164,8 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_auto_classes_know_msae_in_both_import_orders(folder):
+def test_auto_classes_know_msae_in_every_import_order(folder):
     run_all(ORDERS, folder)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-def test_auto_classes_know_msae_in_every_other_import_order(folder):
-    run_all(MORE_ORDERS, folder)
 
 
 def test_registration_waits_for_modules_that_are_half_imported(monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 import hf_msae
 from hf_msae import MSAEConfig
 from hf_msae.backbones import Backbone
-from hf_msae.hub import render_model_card, write_model_card
+from hf_msae.hub import render_model_card
 from hf_msae.scenes.backbone import BACKBONE_DIR
 from hf_msae.training.record import TrainingRecord
 from tests.hub.cards import N, examples, save_run, section, summary
@@ -104,22 +104,21 @@ def test_a_backbone_in_a_folder_is_named_without_its_path(tmp_path):
     assert 'from_pretrained("user/many", subfolder="a")' in render_model_card(run, model_id="user/many", subfolder="a")
 
 
-@pytest.mark.parametrize("name", [None, "hf_msae/scenes-siglip", "./local/folder", "/abs/folder"])
-def test_only_a_hub_id_becomes_a_link_to_the_base_model(run, name):
+@pytest.mark.parametrize(
+    ("name", "is_local", "is_linked"),
+    [
+        *((name, None, False) for name in (None, "hf_msae/scenes-siglip", "./local/folder", "/abs/folder")),
+        *(("google/siglip-tiny", is_local, not is_local) for is_local in (True, False, None)),
+    ],
+)
+def test_only_a_hub_id_that_was_no_folder_becomes_a_link_to_the_base_model(run, name, is_local, is_linked):
     config = MSAEConfig.from_pretrained(run)
     config.base_model_name_or_path = name
     config.save_pretrained(run)
-    card = ModelCard.load(write_model_card(run))
-    assert card.data.base_model is None
-
-
-@pytest.mark.parametrize("is_local", [True, False, None])
-def test_a_backbone_that_was_a_folder_when_it_was_trained_is_no_hub_id(run, is_local):
-    record = TrainingRecord.load(run).to_dict()
-    TrainingRecord(**{**record, "base_model_is_local": is_local}).save(run)
+    TrainingRecord(**{**TrainingRecord.load(run).to_dict(), "base_model_is_local": is_local}).save(run)
     card = ModelCard(render_model_card(run))
-    assert card.data.base_model == (None if is_local else "google/siglip-tiny")
-    assert ("https://hf.co/google/siglip-tiny" in card.text) == (not is_local)
+    assert card.data.base_model == (name if is_linked else None)
+    assert ("https://hf.co/google/siglip-tiny" in card.text) == is_linked
     assert ('backbone="path/to/siglip-tiny"' in examples(card.content)[0]) == bool(is_local)
 
 
