@@ -30,6 +30,13 @@ def check_schema_version(version: Any, newest: int, source: str = "this config")
         )
 
 
+def check_dtype(dtype: Any, source: str) -> None:
+    """Raise ValueError if the dtype in config.json is not one of torch's that weights can have."""
+    found = getattr(torch, str(dtype).removeprefix("torch."), None)
+    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f"{source}: dtype is {dtype!r}, but must be a floating-point dtype of torch, such as float32")
+
+
 def check_settings(config: MSAEConfig, newest_schema: int) -> None:
     """Raise ValueError if a field that does not describe the levels is invalid."""
     check_schema_version(config.schema_version, newest_schema)

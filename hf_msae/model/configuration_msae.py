@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from .activations import FAMILIES
-from .checks import check_levels, check_schema_version, check_settings
+from .checks import check_dtype, check_levels, check_schema_version, check_settings
 from .config_fields import SCHEMA_VERSION, MSAEConfigFields
 from .config_file import MissingConfigError, accept_tuples_and_ints, read_config
 
@@ -142,6 +142,7 @@ class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the nex
         if config_dict.get("model_type", cls.model_type) != cls.model_type:
             raise ValueError(f"{source}: model_type is {config_dict['model_type']!r}, not 'msae', so this is no MSAE")
         check_schema_version(config_dict.get("schema_version", SCHEMA_VERSION), SCHEMA_VERSION, source)
+        check_dtype(config_dict.get("dtype", config_dict.get("torch_dtype")), source)
         config_dict = dict(config_dict)
 
         returns_unused = kwargs.get("return_unused_kwargs", False)

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import re
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -123,6 +124,14 @@ def test_a_field_of_another_type_is_named_with_its_file_and_value(tmp_path):
     check_every_field(tmp_path / "config.json", lambda: MSAEConfig.from_pretrained(tmp_path), names_field=True)
     (tmp_path / "config.json").write_text(json.dumps({**content, "num_latents": "many"}))
     with pytest.raises(ValueError, match=r"config\.json: Field 'num_latents' expected int.*'many'"):
+        MSAEConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("dtype", ["flaot32", "int8", 5, ["float32"]])
+def test_a_dtype_that_weights_cannot_have_is_named(tmp_path, name, dtype):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "msae", name: dtype}))
+    with pytest.raises(ValueError, match=rf"config\.json: dtype is {re.escape(repr(dtype))}.*float32"):
         MSAEConfig.from_pretrained(tmp_path)
 
 
