@@ -110,7 +110,7 @@ def write_report(
     check_types(images, bias, steering)
     check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)
-    if metrics is not None and not metrics.get("by_k"):
+    if metrics is not None and not (isinstance(metrics, Mapping) and metrics.get("by_k")):
         raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
     settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)
     check_k(settings.k, model.msae.config)

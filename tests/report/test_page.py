@@ -230,6 +230,7 @@ def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
         ({"images": images, "image_column": "img"}, ValueError, "'img'.*image"),
         ({"images": images, "image_column": "n0"}, ValueError, "'n0'.*bool"),
         ({"metrics": {"fvu": 0.1}}, ValueError, "metrics.*by_k"),
+        ({"metrics": "metrics.json"}, ValueError, "metrics.*by_k"),
         ({"k": 0}, ValueError, f"k .*{WIDTH}.*0"),
         ({"k": WIDTH + 1}, ValueError, f"k .*{WIDTH}.*{WIDTH + 1}"),
         *(
