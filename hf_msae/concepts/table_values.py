@@ -19,6 +19,9 @@ def check_values(frame: pd.DataFrame, path: str | os.PathLike) -> None:
     latents = frame["latent"]
     if not pd.api.types.is_integer_dtype(latents) or latents.min() < 0 or latents.duplicated().any():
         raise ValueError(f"{path}: the column latent must hold numbers of latents, from 0 on, each of them once")
+    for column in ("name", "runner_up"):
+        if not frame[column].dropna().map(type).eq(str).all():
+            raise ValueError(f"{path}: the column {column} must hold text, or nothing")
     for column in frame.columns.intersection(_NUMBERS):
         try:
             frame[column] = pd.to_numeric(frame[column])

@@ -90,6 +90,8 @@ def test_a_table_is_saved_with_its_provenance(table, tmp_path):
         ("latent", [0, 1, 2, 0, 4], "each of them once"),
         ("latent", [-1, 1, 2, 3, 4], "from 0 on"),
         ("latent", ["0", "1", "2", "3", "4"], "numbers of latents"),
+        ("name", [1, 2, 3, 4, 5], "text"),
+        ("runner_up", [None, ["a"], None, ["b"], None], "text"),
         ("similarity", [None, None, "high", None, None], ".*high"),
         ("line_auprc", ["<b>", *[None] * 4], ".*<b>"),
     ],

@@ -92,6 +92,7 @@ def test_a_model_in_half_precision_keeps_the_metrics_it_was_given_in_float32(at_
         (lambda metrics: metrics["by_k"]["4"].update(l0=5.0), r"l0 at k=4 is 5\.0.* 4"),
         (lambda metrics: metrics["by_k"]["4"].update(dead_latents=41), r"dead_latents at k=4 is 41"),
         (lambda metrics: metrics.update(num_samples=-5), r"num_samples is -5"),
+        (lambda metrics: metrics.update(fvu=0.5), r"fvu is 0\.5, but .* at the largest level, 40"),
         (lambda metrics: metrics["baseline_mean"].update(fvu=-1.0), r"fvu of predicting the mean is -1\.0"),
     ],
 )

@@ -76,6 +76,10 @@ def read_metrics(path: Path, model: MSAEModel) -> dict[str, Any]:
         _check_row(path, row, f" of the first {width} latents", width, width)
     _check_row(path, metrics, "", size, size)
     _check_row(path, baseline, " of predicting the mean", size, size, required=False)
+    rows = by_width or by_k
+    if changed := [name for name in _RANGES if metrics.get(name) != rows[max(rows)].get(name)]:
+        values = f"{metrics.get(changed[0])}, but {rows[max(rows)].get(changed[0])} at the largest level, {max(rows)}"
+        raise ValueError(f"{path}: {changed[0]} is {values}, where it has to be the same: {MEASURE}")
     if metrics.get("model_sha256") is None:
         raise ValueError(f"{path} does not say which weights it was measured on (no model_sha256): {MEASURE}")
     check_measured(path, metrics["model_sha256"], model)
