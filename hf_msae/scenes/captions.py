@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from .world import CONCEPTS, GROUPS, Scene, SceneObject, scene_generator
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
 
 # The first wording names the concept; the others are synonyms that only captions use.
@@ -181,6 +181,8 @@ def zero_shot_texts(text_embeds: Callable[[list[str]], torch.Tensor], group: str
 
     `text_embeds` embeds prompts, such as `Backbone.from_pretrained("scenes").text_embeds`.
     """
+    import torch  # only here: processes that render scenes need none of it
+
     words, templates = GROUPS[group], ZERO_SHOT_TEMPLATES[group]
     prompts = [template.format(WORDINGS[word][0]) for word in words for template in templates]
     embeddings = torch.nn.functional.normalize(text_embeds(prompts).float(), dim=-1)
