@@ -57,7 +57,7 @@ def check_address(host: str, port: int) -> None:
             probe.bind(address)
     except OSError as error:
         what = f"cannot listen on --host {host}, --port {port}: {error.strerror}"
-        raise OSError(f"{what}; --port 0 takes any that is free") from error
+        raise OSError(f"{what}; name others (--port 0 is any free port)") from error
 
 
 @contextmanager
