@@ -90,6 +90,7 @@ def name_latents(
         progress: Whether to show progress bars.
 
     Raises:
+        TypeError: `vocabulary` is no `Vocabulary`.
         ValueError: The word embeddings do not match the vocabulary or the MSAE or are not finite, there are too few
             words to center or pictures to test on, or an option is unknown.
     """

@@ -259,7 +259,9 @@ def check_template(template: str) -> None:
 
 
 def check_vocabulary_embeds(msae: MSAEModel, vocabulary: Vocabulary, vocabulary_embeds: torch.Tensor) -> torch.Tensor:
-    """Check the embeddings of a vocabulary, and return them as float32."""
+    """Check a vocabulary and its embeddings, and return them as float32."""
+    if not isinstance(vocabulary, Vocabulary):
+        raise TypeError(f"vocabulary takes a Vocabulary, such as Vocabulary(words), not {type(vocabulary).__name__}")
     embeds = as_tensor(vocabulary_embeds).float()
     if embeds.ndim != 2 or len(embeds) != len(vocabulary):
         raise ValueError(f"vocabulary_embeds has shape {tuple(embeds.shape)}, but there are {len(vocabulary)} words")

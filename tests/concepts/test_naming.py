@@ -58,6 +58,8 @@ def test_bad_embeddings_are_refused(msae):
     for embeds, named in ((torch.randn(3, 16), r"\(3, 16\).*4"), (torch.randn(4, 12), "12.*16"), (broken, "'blue'")):
         with pytest.raises(ValueError, match=named):
             name_latents(msae, WORDS, embeds)
+    with pytest.raises(TypeError, match=r"Vocabulary\(words\).*tuple"):
+        name_latents(msae, WORDS.words, torch.randn(4, 16))
     with pytest.raises(ValueError, match=r"3 words.*2.*center=False"):
         name_latents(msae, Vocabulary(["red", "blue"]), torch.randn(2, 16))
     for options, named in (
