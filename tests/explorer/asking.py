@@ -51,6 +51,7 @@ def launched(explorer):
     try:
         yield demo
     finally:
+        demo.server.force_exit = True  # streams of answers that nobody ends would be waited for, five seconds a page
         demo.close()
 
 

@@ -251,6 +251,7 @@ def test_an_empty_folder_is_no_leaderboard(tmp_path):
         write_leaderboard(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_that_of_the_committed_submissions():
     folder = ROOT / "leaderboard"
     assert (folder / "README.md").read_text(encoding="utf-8") == render(read_submissions(folder))
