@@ -36,7 +36,7 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
     """Shows the default of a flag after its help, or that it is required."""
 
     def _get_help_string(self, action: Action) -> str:
-        if action.default is None or action.nargs == 0:
+        if action.default in (None, []) or action.nargs == 0:
             return f"{action.help} (required)" if action.required else action.help
         default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return f"{action.help} [{str(default).replace('%', '%%')}]"

@@ -151,7 +151,9 @@ def _proposer(args: LabelArguments, device: str | None) -> Proposer:
     if kind == "inference":
         place = {"base_url": args.base_url, "api_key_variable": args.api_key_variable}
         return InferenceProposer(name, **place, prices=(args.price_input, args.price_output))
-    return VocabularyProposer(_words(args.vocabulary), load_word_embeds())
+    if kind == "vocabulary":
+        return VocabularyProposer(_words(args.vocabulary), load_word_embeds())
+    raise ValueError(f"--proposer {args.proposer} is none that this command can make")
 
 
 def _imager(args: LabelArguments, model: VisionTextMSAE, used: list[Control], device: str | None) -> Imager:

@@ -152,7 +152,7 @@ def red_team(
             raise ValueError("X are patches already: leave out patches=")
         given = inputs_of_patches(model, X, y, groups, features, transformer, output_dir, model_name)
     elif y is None:
-        raise ValueError("y is missing: targets are only known of Patches")
+        raise ValueError("y is missing: pass the targets as y, since only Patches bring their own")
     else:
         found = (X, y, groups, features, None)
         if msae is not None or expected or not (features is None or isinstance(features, pd.DataFrame)):

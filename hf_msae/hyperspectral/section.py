@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .result import RedTeamReport
 
-MEANINGS = {
+CAPTIONS = {
     "shortcuts": (
         "R2, or the AUROC of a class, in random folds, and with a group left out: the distance is the shortcut index. "
         "The bar is what the mean of the group alone reaches."
@@ -58,7 +58,7 @@ MEANINGS = {
 }
 """What each figure shows, in the order of the page."""
 
-FIGURES = {
+METRIC_MEANINGS = {
     "r2": "1 is perfect, 0 is predicting the mean",
     "score": "squared error over that of predicting the mean, as in the HYPERVIEW challenge",
     "rmse": "root mean squared error, in units of the target",
@@ -75,7 +75,7 @@ FIGURES = {
     "auroc": "share of pairs, a row of the class and another, that are ranked rightly: 0.5 is chance",
     "brier_skill": "1 is perfect, 0 is predicting the share of the class",
 }
-"""What the figures of the table `performance` are."""
+"""What the metrics of the table `performance` are."""
 _MOST_CANCELLING = 12
 
 
@@ -90,9 +90,11 @@ def render_section(report: RedTeamReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figures": _figures, "hundredths": _hundredths}
+    environment.filters |= {"digits": _digits, "hundredths": _hundredths}
     drawn = report.figures()
-    figures = [(drawing(drawn[name], meaning), meaning) for name, meaning in MEANINGS.items() if name in drawn]
+    captions = {name: text for name, text in CAPTIONS.items() if name in drawn}
+    captions |= {name: "" for name in drawn if name not in captions}
+    figures = [(drawing(drawn[name], text or name), text) for name, text in captions.items()]
     performance: dict[str, dict[str, tuple[float, float, float]]] = {}
     targets: list[str] = []
     if "performance" in report.tables:
@@ -108,7 +110,7 @@ def render_section(report: RedTeamReport) -> str:
         tests=("all " if report.num_tests > 1 else "") + counted(report.num_tests, "test"),
         performance={metric: cells for metric, cells in performance.items() if cells},
         targets=targets,
-        meanings=FIGURES,
+        meanings=METRIC_MEANINGS,
         shortcuts=_records(report.tables.get("shortcuts")),
         smallest=_records(report.tables.get("smallest")),
         cancelling=_cancelling(report.tables.get("attribution_groups")),
@@ -127,7 +129,7 @@ def _cancelling(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     return _records(table[table["cancels"]].nlargest(_MOST_CANCELLING, "attribution"))
 
 
-def _figures(value: float) -> str:
+def _digits(value: float) -> str:
     """Write a number with three significant digits, without an exponent where it would be read."""
     if not np.isfinite(value):
         return "not defined"

@@ -46,10 +46,6 @@ class BatchTopK(ActivationFamily):
         """Return the largest level: k is only the average number of activations above the threshold."""
         return config.nesting_ks[-1]
 
-    def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> None:
-        """Return None: the fused step has no threshold."""
-        return None
-
     def add_state(self, model: nn.Module) -> None:
         """Register the threshold."""
         model.register_buffer("activation_threshold", torch.empty((), dtype=model.input_scale.dtype))

@@ -10,7 +10,7 @@ from .nested_topk import l1_penalty
 
 
 class ActivationFamily:
-    """How latents become active, with what a ReLU family does as the default.
+    """How latents become active, with defaults for all but the code.
 
     A new family is a file with a subclass that has a name and a code and overrides what else differs, and a line in
     `activations.py`. Families hold no state: what they learn are parameters and buffers of the model, which are saved
@@ -43,11 +43,10 @@ class ActivationFamily:
     def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> list[int] | None:
         """Return the levels for the fused step, or None if it cannot compute the loss or the code for k.
 
-        The fused step selects from the activations of a ReLU, and returns their full code.
+        The fused step selects from the activations of a ReLU, and returns their full code. So by default it is not
+        used.
         """
-        if config.nesting == "prefix" or (config.sparsity_coefficient and config.sparsity_penalty != "l1"):
-            return None
-        return config.nesting_ks if loss_only or k == config.num_latents else None
+        return None
 
     def add_state(self, model: nn.Module) -> None:
         """Register the family's own parameters and buffers."""

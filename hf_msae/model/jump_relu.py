@@ -34,10 +34,6 @@ class JumpReLU(ActivationFamily):
         keeps = "the activations above the threshold of each latent"
         return {"k": config.num_latents, "name": "thresholds", "keeps": keeps}
 
-    def fused_levels(self, config: PreTrainedConfig, k: int, loss_only: bool) -> None:
-        """Return None: the fused step has no thresholds."""
-        return None
-
     def add_state(self, model: nn.Module) -> None:
         """Register the logarithms of the thresholds."""
         dtype = torch.promote_types(torch.float32, torch.get_default_dtype())

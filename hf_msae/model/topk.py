@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.configuration_utils import PreTrainedConfig
 
-from .family import ActivationFamily
 from .nested_topk import nested_codes
+from .relu import ReLU
 
 
-class TopK(ActivationFamily):
-    """The k largest activations of each embedding."""
+class TopK(ReLU):
+    """The k largest of the activations of a ReLU, for each embedding."""
 
     name = "topk"
     needs_k = True

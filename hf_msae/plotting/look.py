@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito, whose colors colorblind readers can distinguish.
 _OWN_FONT = "DejaVu Sans"  # comes with matplotlib
+# The palette of Okabe and Ito, whose colors colorblind readers can distinguish.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
     "axes.spines.top": False,

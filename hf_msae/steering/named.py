@@ -24,7 +24,7 @@ class Named(dict[str, T]):
 
     def __missing__(self, name: object) -> NoReturn:
         near = difflib.get_close_matches(str(name), self, n=3)
-        meant = f": did you mean {' or '.join(near)}?" if near else ";"
+        meant = f": did you mean {' or '.join(near)}?" if near else "."
         raise UnknownNameError(
             f"there is no {self.kind} {name!r}{meant} The {self.kind}s are {', '.join(sorted(self))}"
         )

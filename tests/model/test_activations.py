@@ -8,7 +8,7 @@ from accelerate.utils import set_seed
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
 from hf_msae.embeddings import load_embeddings
 from hf_msae.model.batch_topk import batch_top_threshold
-from hf_msae.model.family import tanh_penalty
+from hf_msae.model.family import ActivationFamily, tanh_penalty
 from hf_msae.model.jump_relu import jump_relu, l0_penalty
 from hf_msae.model.nested_prefix import draw_prefixes
 
@@ -201,3 +201,9 @@ def test_random_prefixes():
     # Half of a Pareto distribution with exponent 1/2, cut off at n, lies below (1 - (1 - n^-1/2) / 2)^-2.
     assert 0.3 < float((inner < (1 - (1 - 1000**-0.5) / 2) ** -2).double().mean()) < 0.6
     assert draw_prefixes(1, 7) == [7]
+
+
+def test_a_family_that_does_not_say_so_is_not_computed_by_the_fused_step():
+    config = MSAEConfig(d_in=D, num_latents=N, nesting_ks=[4, N])
+    assert ActivationFamily().fused_levels(config, N, True) is None
+    assert MSAEModel(config).family.fused_levels(config, N, True) == [4, N]

@@ -108,7 +108,7 @@ class InterruptAt(MSAETrainerCallback):
 def test_an_interrupted_sweep_goes_on_from_the_last_step_that_all_have(tmp_path, data, alone):
     interrupted = trainers(tmp_path, data)
     interrupted[1].callbacks.append(InterruptAt(17))
-    with pytest.raises(TrainingInterrupted, match="narrow.*and 2 more"):
+    with pytest.raises(TrainingInterrupted, match=r"narrow.*and 2 more"):
         train_sweep(interrupted)
     newest = [list_checkpoints(tmp_path / name)[-1].name for name in VARIANTS]
     assert len(set(newest)) == 1 and newest[0] in ("checkpoint-17", "checkpoint-18")
@@ -209,7 +209,7 @@ def test_a_sweep_with_models_that_have_ended_can_be_resumed(tmp_path, data, alon
     interrupted[0].callbacks.append(StopAt(5))
     interrupted[1].callbacks += [Break(), InterruptAt(20)]
     interrupted[2].callbacks.append(InterruptAt(20))
-    with pytest.raises(TrainingInterrupted, match="fast.*and 1 more"):
+    with pytest.raises(TrainingInterrupted, match=r"fast.*and 1 more"):
         train_sweep(interrupted)
     results = train_sweep(trainers(tmp_path, data), "last")
     assert results[0].global_step == 5 and results[2].global_step == 30

@@ -111,7 +111,7 @@ def efficientnet_artifact(
 
 NUM_CONCEPTS = 10
 FEWEST = 10
-"""Drawings of either split that a tag needs to be a concept by default, and that a target needs."""
+"""Drawings of either split that a tag needs to be a concept by default."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _key(drawing: Drawing, tags: Sequence[str]) -> tuple[bool, ...]:
 def _check_size(what: str, sizes: dict[str, int]) -> None:
     for part, size in sizes.items():
         if not size:
-            raise ValueError(f"no drawing, or too few, of the {part} split has or lacks {what}: choose another tag")
+            raise ValueError(f"too few drawings of the {part} split have or lack {what}: choose another tag")
 
 
 def _concepts(drawings: Sequence[Drawing], named: Sequence[str] | None, but: Sequence[str]) -> dict[str, np.ndarray]:
