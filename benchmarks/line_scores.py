@@ -15,6 +15,7 @@ each divided by its maximum), and of random pictures.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,11 @@ def scored(world: World, imager: Imager, labels: pd.DataFrame, seed: int) -> pd.
     """Score labels (columns latent, label) with each kind of control pictures; without those that cannot be."""
     words, backbone = load_word_embeds(), world.model.backbone
     control = world.model.image_embeds(world.control, progress=False)
-    rows = []
+    rows, left_out = [], []
     for label, of_label in labels.groupby("label", sort=False):
         presence, drawn = world.control_truth.read(label).presence, pictures(imager, label)
         if presence is None or len(drawn) < 5:
+            left_out.append(f"{label} (unknown to the truth, or of fewer than 5 pictures)")
             continue
         embeds = world.model.image_embeds(drawn, progress=False)
         near = nearness_of_concepts(label, world.truth.concepts, words)
@@ -87,7 +89,8 @@ def scored(world: World, imager: Imager, labels: pd.DataFrame, seed: int) -> pd.
             by_words = hard_negatives_by_concepts(
                 presence, world.control_truth.presence, world.truth.concepts, near, HARD
             )
-        except ValueError:  # nothing near it is on the control pictures
+        except ValueError as error:  # nothing near it is on the control pictures
+            left_out.append(f"{label} ({error})")
             continue
         everything = np.arange(len(world.control))
         kinds = (
@@ -100,6 +103,8 @@ def scored(world: World, imager: Imager, labels: pd.DataFrame, seed: int) -> pd.
             shown = world.activations([latent], embeds)[:, 0]
             areas = [kind.score(of_control, shown, seed=seed).auc for kind in kinds]
             rows.append({"latent": latent, "label": label, **dict(zip(SCORES, areas, strict=True))})
+    if left_out:
+        print(f"left out {len(left_out)} labels: {', '.join(left_out)}", file=sys.stderr)
     return labels.merge(pd.DataFrame(rows), on=["latent", "label"])
 
 

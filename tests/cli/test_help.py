@@ -56,8 +56,9 @@ def test_no_heavy_module_is_imported(shown):
     assert imported == {command: [] for command in cli._COMMANDS}
 
 
-def test_every_help_names_its_command(shown):
+def test_every_help_names_its_command_and_no_empty_default(shown):
     assert all(text.startswith(f"usage: hf-msae {command}") for command, (text, _) in shown.items())
+    assert not [command for command, (text, _) in shown.items() if "[]" in text], "an empty default says nothing"
 
 
 def test_commands_that_open_the_same_have_the_same_flags(shown):

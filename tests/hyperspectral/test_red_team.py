@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from scipy.stats import t as student
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
@@ -234,3 +235,10 @@ def test_a_model_is_called_by_its_name_and_not_by_its_scaling():
     scaled = TransformedTargetRegressor(MODEL, transformer=StandardScaler())
     found = red_team(scaled, X, y, audits=["performance"], **QUICK)
     assert found.about["model"] == "Ridge" and found.verdict().count("Ridge")
+
+
+def test_a_figure_without_a_caption_is_on_the_page_too(report, monkeypatch):
+    found = report[0]
+    one = dict(list(found.figures().items())[:1])
+    monkeypatch.setattr(type(found), "figures", lambda of: one | {"of one's own": Figure()})
+    assert found.to_html().count("<figure") == 2
