@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from hf_msae.concepts import Vocabulary
 from hf_msae.neuron_labels import CannotDrawError, Imager, load_word_embeds
 from hf_msae.neuron_labels.evaluation.accuracy import best_concepts, label_accuracy
-from hf_msae.neuron_labels.evaluation.cosy import (
+from hf_msae.neuron_labels.evaluation.hard_negatives import (
     HardNegatives,
     hard_negatives_by_concepts,
     hard_negatives_by_nearness,

@@ -18,6 +18,11 @@ def common_depth(files: Iterable[str | None]) -> int:
     return len(list(takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))))
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder, of a dataset or of its splits."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
 def did_you_mean(path: Path) -> str:
     """Suggest what exists next to the first part of a path that does not; "" if nothing is similar."""
     while not path.parent.is_dir():

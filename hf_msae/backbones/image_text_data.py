@@ -16,7 +16,7 @@ from datasets.load import infer_module_for_data_files
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from huggingface_hub.errors import HFValidationError
 
-from hf_msae._utils.paths import refuse_missing_path
+from hf_msae._utils.paths import is_saved_dataset, refuse_missing_path
 from hf_msae._utils.reachability import refuse_unreachable
 from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cache
 
@@ -54,15 +54,7 @@ def open_dataset(
         if test_size is not None:
             raise ValueError(f"{source} is a split already: leave out test_size")
         return _open_world(source, split, num_proc)
-    try:
-        found = _open(source, split, config_name, revision, streaming)
-    except (datasets.exceptions.DatasetNotFoundError, HFValidationError, ConnectionError) as error:
-        raise FileNotFoundError(
-            f"dataset {source!r} is neither a file or folder nor a dataset that can be reached on the Hub: {error}"
-        ) from error
-    except (datasets.exceptions.DatasetGenerationError, ValueError, tarfile.TarError) as error:
-        raise ValueError(f"dataset {source} cannot be read: {error.__cause__ or error}") from error
-    found = _without_split_labels(found)
+    found = open_splits(source, split, config_name, revision, streaming)
     if test_size is not None:
         found = _with_test_split(found, source, test_size)
     if not isinstance(found, DatasetDict | IterableDatasetDict):
@@ -75,6 +67,25 @@ def open_dataset(
     if split is not None and not others and split != last:
         raise ValueError(f"{source} has no split {split!r}, only {last}: {_MAKE_SPLITS}")
     return found[choose_split(found, split, source)]
+
+
+def open_splits(
+    source: str,
+    split: str | None = None,
+    config_name: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
+    """Open a dataset by its name with all of its splits; `split` is what files that have none are called."""
+    try:
+        found = _open(source, split, config_name, revision, streaming)
+    except (datasets.exceptions.DatasetNotFoundError, HFValidationError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"dataset {source!r} is neither a file or folder nor a dataset that can be reached on the Hub: {error}"
+        ) from error
+    except (datasets.exceptions.DatasetGenerationError, ValueError, tarfile.TarError) as error:
+        raise ValueError(f"dataset {source} cannot be read: {error.__cause__ or error}") from error
+    return _without_split_labels(found)
 
 
 def _with_test_split(found: Dataset | DatasetDict, source: str, test_size: float) -> DatasetDict:
@@ -90,7 +101,7 @@ def _open(
     source: str, split: str | None, config_name: str | None, revision: str | None, streaming: bool
 ) -> Dataset | DatasetDict | IterableDataset | IterableDatasetDict:
     path = Path(source).expanduser()
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+    if is_saved_dataset(path):
         found = datasets.load_from_disk(str(path))
         if not streaming:
             return found

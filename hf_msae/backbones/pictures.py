@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
+from .._utils.paths import is_saved_dataset
 from ..embeddings import EmbeddingDataset
 from ..embeddings.metadata import EmbeddingMetadata
 from .image_text_data import open_dataset
@@ -27,7 +28,7 @@ def remarks(source: str, columns: Sequence[str]) -> list[str]:
         columns: The columns of the dataset.
     """
     folder = Path(source).expanduser()
-    if not folder.is_dir() or (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+    if not folder.is_dir() or is_saved_dataset(folder):
         return []
     found, files = [], [file.relative_to(folder) for file in folder.rglob("*")]
     pictures = [file for file in files if file.suffix.lower() in ImageFolder.EXTENSIONS]

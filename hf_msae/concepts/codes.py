@@ -139,8 +139,8 @@ class CodeFeed:
         if not self._needs_latents and full_code is None:
             return (None, None, None) if k is None else (None, *msae.encode_topk(x, k))
         full_code = msae.full_code(x) if full_code is None else full_code
-        soft_cap = msae.config.soft_cap
-        latents = nested_codes(full_code, [kept_activations(msae)], soft_cap)[0] if self._needs_latents else None
+        soft_cap, default_k = msae.config.soft_cap, msae.family.default_k(msae.config)
+        latents = nested_codes(full_code, [default_k], soft_cap)[0] if self._needs_latents else None
         return (latents, None, None) if k is None else (latents, *top_activations(full_code, k, soft_cap))
 
 
@@ -163,11 +163,3 @@ def open_embeddings(
             f"{config.d_in} ({config.base_model_name_or_path}, {config.hook_point})"
         )
     return embeddings
-
-
-def kept_activations(msae: MSAEModel) -> int:
-    """Return how many activations `msae.encode(embeddings)` keeps at most: config.k, or the largest level."""
-    config = msae.config
-    if config.k is None or config.activation == "batch_topk":
-        return config.nesting_ks[-1]
-    return config.k

@@ -12,7 +12,6 @@ import torch
 from .._utils.wording import shortened
 from ..metrics.levels import own_levels
 from ..statistics import Result
-from .codes import kept_activations
 from .table import ConceptTable, display_names, name_columns, to_text
 
 if TYPE_CHECKING:
@@ -203,7 +202,7 @@ def explain_embedding(
     distance = (parts.embedding - msae.input_mean.double()).square().sum().clamp(min=_TINY)
     return Explanation(
         frame,
-        k=kept_activations(msae) if k is None else k,
+        k=msae.family.default_k(msae.config) if k is None else k,
         num_active=len(parts.latents),
         explained=float(1 - parts.residual.square().sum() / distance),
         bias=shares.bias,

@@ -15,7 +15,7 @@ from .._utils.fingerprint import model_fingerprint
 from ..statistics import auroc_interval, benjamini_hochberg
 from .codes import Embeddings, open_embeddings
 from .halves import picture_groups
-from .row_labels import MIN_ROWS, Label, read_labels, stratified_half
+from .row_labels import MIN_ROWS, RowLabel, read_labels, stratified_half
 from .table import ConceptTable
 from .zero_shot import read_activations, spread
 
@@ -124,8 +124,8 @@ def name_by_labels(
 
 
 def _with_enough_rows(
-    labels: Sequence[Label], halves: Sequence[np.ndarray], source: str
-) -> tuple[list[Label], dict[str, int]]:
+    labels: Sequence[RowLabel], halves: Sequence[np.ndarray], source: str
+) -> tuple[list[RowLabel], dict[str, int]]:
     """Return the labels that both halves have enough rows of, and in how many rows the others are true."""
     kept, few = [], []
     for label in labels:
@@ -152,7 +152,7 @@ def _with_enough_rows(
 
 
 def _choose(
-    labels: Sequence[Label], truths: Sequence[np.ndarray], choosing: np.ndarray, testing: np.ndarray
+    labels: Sequence[RowLabel], truths: Sequence[np.ndarray], choosing: np.ndarray, testing: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Choose names for latents by their activations (rows, latents) in one half, and test the names on the other.
 

@@ -24,7 +24,7 @@ _MOST_LISTED = 10
 
 
 @dataclass(frozen=True)
-class Label:
+class RowLabel:
     """Something that is true of some rows."""
 
     name: str  # what the latents are named by
@@ -44,7 +44,7 @@ class Label:
         return int((truth == 1).sum()), int((truth == 0).sum())
 
 
-def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[Label]:
+def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[RowLabel]:
     """Read labels from columns next to embeddings.
 
     A column of booleans, or of 0 and 1, is one label with the column's name. In a column of strings or classes, every
@@ -60,10 +60,10 @@ def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[La
                     f"column {column!r} of {embeddings.source} has {len(names):,} different values, more than "
                     f"{MOST_CLASSES:,}: it holds texts, not labels"
                 )
-            found += [Label(name, column, classes, number, len(names) == 2) for number, name in enumerate(names)]
+            found += [RowLabel(name, column, classes, number, len(names) == 2) for number, name in enumerate(names)]
         elif set(names) <= {"0", "1", "False", "True"}:
             is_true = np.isin(names, ["1", "True"])
-            found.append(Label(column, column, np.where(classes < 0, -1, is_true[classes]), 1, False))
+            found.append(RowLabel(column, column, np.where(classes < 0, -1, is_true[classes]), 1, False))
         else:
             raise ValueError(
                 f"column {column!r} of {embeddings.source} holds the numbers {', '.join(names[:_MOST_LISTED])}: "
@@ -72,7 +72,7 @@ def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[La
     return found
 
 
-def stratified_half(labels: Sequence[Label], seed: int) -> np.ndarray:
+def stratified_half(labels: Sequence[RowLabel], seed: int) -> np.ndarray:
     """Choose the half of the rows that names are tested on, with half of the rows of every class: booleans (rows,).
 
     Rows may have classes in many columns, so the strata are of the rarest class that a row has among those with enough

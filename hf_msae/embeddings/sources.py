@@ -21,7 +21,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError, Reposi
 from yaml import YAMLError
 
 from .._utils.cache import cache_folder, make_writable
-from .._utils.paths import refuse_missing_path
+from .._utils.paths import is_saved_dataset, refuse_missing_path
 from .._utils.reachability import refuse_unreachable
 from .._utils.walking import files_below
 from .metadata import METADATA_FILE, EmbeddingMetadata
@@ -137,7 +137,7 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
             f"the extraction into {folder} is unfinished ({metadata.num_rows} rows in complete shards): run it again "
             "with the same settings to continue it"
         )
-    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+    if is_saved_dataset(folder):
         try:
             dataset = datasets.load_from_disk(str(folder))
         except (

@@ -17,9 +17,9 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import RobustScaler
 from sklearn.utils.validation import check_is_fitted
 
+from .copies import digest, first_copies, keep_together
 from .eagle_eyes import KNN_TRANSFORMATIONS, EagleEyesFeatures
 from .patches import Pair, Patches, TakesPatches, size_classes
-from .reading import digest, first_copies, keep_together
 
 if TYPE_CHECKING:
     from typing import Self

@@ -16,10 +16,10 @@ from tqdm.auto import tqdm
 
 from .._utils.wording import counted
 from .checks import PatchError, check_patch, check_wavelengths, inverted_masks, odd_masks, says_outside
+from .copies import digest, first_copies, named_copies
 from .ground_truth import as_id, chosen_rows, split_tables
 from .opening import open_source
 from .patches import UNITS, Chosen, Pair, Patches, chosen_truth
-from .reading import digest, first_copies, named_copies
 from .wavelengths import LENGTHS, in_nanometers, read_wavelengths
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import find_objects
 
-from .._utils.paths import refuse_missing_path
+from .._utils.paths import is_saved_dataset, refuse_missing_path
 from .checks import PatchError
 from .ground_truth import ID_COLUMNS, as_id
 from .patches import Pair, Patches
@@ -53,7 +53,7 @@ def open_source(source: Any, fields: Any, ids: Any, split: str) -> tuple[Sequenc
         refuse_missing_path(source, "dataset")
         if path.is_file() and path.suffix == ".hdr":
             return _open_scene(path, fields)
-        if path.is_dir() and not ((path / "dataset_info.json").is_file() or (path / "dataset_dict.json").is_file()):
+        if path.is_dir() and not is_saved_dataset(path):
             return _open_folder(path)
         if path.is_file():
             raise PatchError(path, "file", "a folder of npz files or an ENVI header (.hdr) is needed")
@@ -138,22 +138,10 @@ def _open_scene(path: Path, fields: Any) -> tuple[Sequence[Pair], list[Any], dic
 
 
 def _load_dataset(source: Any, split: str) -> Any:
-    import datasets
+    from ..backbones.image_text_data import open_splits  # here, since datasets takes a second
 
-    from .._utils.reachability import refuse_unreachable  # here, since it imports datasets
-
-    path = Path(source).expanduser()
-    if path.is_dir():
-        found = datasets.load_from_disk(str(path))
-    else:
-        refuse_unreachable(str(source))
-        try:
-            found = datasets.load_dataset(str(source))
-        except OSError as error:
-            raise FileNotFoundError(
-                f"{source} is neither a local file or folder nor a dataset that can be loaded: {error}"
-            ) from error
-    if isinstance(found, datasets.DatasetDict):
+    found = open_splits(str(source))
+    if isinstance(found, dict):
         if split not in found:
             raise ValueError(f"{source} has no split {split!r}; its splits are {', '.join(found)}")
         return found[split]

@@ -172,7 +172,7 @@ class RedTeamReport(Result):
 
         Nobody has reviewed them: their `review_status` is "unreviewed", whatever their severity.
         """
-        from .section import entries
+        from .modelpedia import entries
 
         make_folder(Path(path).parent)
         content = {"findings": entries(self)}

@@ -12,20 +12,12 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from .copies import digest, first_copies, keep_together, remark_on_copies
 from .fixed import Fitted, FixedClassifier
 from .hybrid_of_features import as_fit_arguments
 from .mean_spectrum import ModelOfPatches
 from .patches import Pair, size_classes
-from .reading import (
-    digest,
-    first_copies,
-    keep_together,
-    read_features,
-    read_groups,
-    read_targets,
-    refuse_not_finite,
-    remark_on_copies,
-)
+from .reading import read_features, read_groups, read_targets, refuse_not_finite
 
 if TYPE_CHECKING:
     from .concept_space import ConceptSpace

@@ -15,7 +15,7 @@ from .gallery import Gallery
 from .imagers.base import CannotDrawError
 from .looks import ALIKE, Looks
 from .neuron import Neuron
-from .scoring import activation_rate, interval, p_value, reach, score
+from .scoring import activation_rate, p_value, reach, score, score_interval
 from .search import LEAST_IMAGES, SearchSettings, Trial
 
 STRONG = 0.9
@@ -105,7 +105,7 @@ def confirm(
         tuple(images),
         shown,
         score(settings.metric, shown, control),
-        *interval(settings.metric, shown, control, settings.seed),
+        *score_interval(settings.metric, shown, control, settings.seed),
         auc,
         *reach(auc, rate, len(shown), len(control)),
         p_value(shown, control),

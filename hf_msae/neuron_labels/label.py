@@ -21,9 +21,10 @@ from .gallery import Gallery
 from .imagers.base import Imager
 from .looks import PictureEmbeds
 from .neuron import FunctionNeuron, Images, Neuron
+from .proposals import Proposals
 from .proposers.base import Proposer
 from .result import NeuronLabel, NeuronLabels
-from .run import Proposals, Run
+from .run import Run
 from .scoring import METRICS, Metric
 from .search import LEAST_IMAGES, SearchSettings
 from .services import ServiceError

@@ -36,7 +36,7 @@ def score(metric: Metric, shown: np.ndarray, control: np.ndarray) -> float:
     return float(shown.mean())
 
 
-def interval(metric: Metric, shown: np.ndarray, control: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def score_interval(metric: Metric, shown: np.ndarray, control: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """Compute the 95% confidence interval of a score; NaN where there are fewer than two pictures of the concept.
 
     That of "auc" is Newcombe's, and those of the others are bootstraps, of "mad" over both sets of pictures.

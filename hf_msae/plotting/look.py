@@ -214,7 +214,7 @@ def write_figure(figure: Figure, file: str | os.PathLike | IO[bytes], kind: str,
 
 
 @dataclass(frozen=True)
-class Drawing:
+class SvgFigure:
     """A figure of the page."""
 
     source: str  # a data URI
@@ -222,7 +222,7 @@ class Drawing:
     width: int  # in CSS pixels, below which its letters would be too small
 
 
-def drawing(figure: Figure, alt: str) -> Drawing:
+def svg_figure(figure: Figure, alt: str) -> SvgFigure:
     """Convert a figure to SVG, whose bytes depend only on what is drawn."""
     import matplotlib
 
@@ -230,7 +230,7 @@ def drawing(figure: Figure, alt: str) -> Drawing:
     # Without a salt the ids inside are random; without metadata the time of day is left out.
     with matplotlib.rc_context({"svg.hashsalt": "hf_msae"}):
         write_figure(figure, stored, "svg", metadata={"Date": None, "Creator": None})
-    return Drawing(data_uri(stored.getvalue(), "image/svg+xml"), alt, round(figure.get_figwidth() * 80))
+    return SvgFigure(data_uri(stored.getvalue(), "image/svg+xml"), alt, round(figure.get_figwidth() * 80))
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..concepts.labels import Labels
-from .pictures import Pictures
 from .survey import Survey
+from .thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,7 +41,7 @@ class Context:
     model: VisionTextMSAE
     embeddings: EmbeddingDataset
     images: Dataset | None
-    pictures: Pictures  # thumbnails; a template asks it for a row's picture
+    pictures: Thumbnails  # a template asks it for a row's picture
     survey: Survey  # what the one pass over the embeddings found
     measured_here: bool  # whether the metrics were measured in that pass
     overfitted: str | None  # a sentence, if the model fits the rows it was trained on alone

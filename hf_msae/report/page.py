@@ -23,10 +23,10 @@ from ..model.checks import check_k
 from .checks import check_embeddings, check_images, check_types
 from .context import Context, Settings
 from .findings import findings_of
-from .pictures import Pictures
 from .rendering import check_path, render_page
 from .sections import SECTIONS
 from .survey import survey
+from .thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -120,7 +120,7 @@ def write_report(
         model=model,
         embeddings=embeddings,
         images=images,
-        pictures=Pictures(images, image_column),
+        pictures=Thumbnails(images, image_column),
         survey=survey(model.msae, embeddings, Labels(model.concepts), num_concepts, k, metrics, seed, progress),
         measured_here=metrics is None,
         overfitted=overfitting(_recorded_metrics(model.msae) if metrics is None else metrics),

@@ -13,6 +13,7 @@ from .intervals import auroc_shares as auroc_shares
 from .intervals import auroc_standard_error as auroc_standard_error
 from .intervals import bootstrap_interval as bootstrap_interval
 from .intervals import log_odds as log_odds
+from .intervals import percentiles as percentiles
 from .intervals import resampled_auroc as resampled_auroc
 from .intervals import resampled_means as resampled_means
 from .intervals import wilson_interval as wilson_interval

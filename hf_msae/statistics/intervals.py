@@ -89,6 +89,18 @@ def resampled_means(values: np.ndarray, num_resamples: int = 1000, seed: int = 0
     return np.concatenate([counts @ values / len(values) for counts in _resamples(len(values), num_resamples, seed)])
 
 
+def percentiles(draws: np.ndarray) -> tuple[float, float]:
+    """Return the 95% percentile interval of the values (r,) of a statistic in bootstrap resamples.
+
+    Resamples in which it is not defined (NaN or infinite) are left out; without two others, both ends are NaN.
+    """
+    draws = draws[np.isfinite(draws)]
+    if len(draws) < 2:
+        return np.nan, np.nan
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)
+
+
 def resampled_auroc(truth: np.ndarray, scores: np.ndarray, num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """Draw rows with replacement, again and again, and return areas under the ROC curve; see `auroc`.
 

@@ -14,10 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..statistics import resampled_means
+from ..statistics import percentiles, resampled_means
 from .data import NotDefinedError
 from .edit import Edit
-from .metrics import Figure, interval
+from .metrics import Figure
 from .tasks import Task
 
 MIN_ROWS = 10
@@ -239,7 +239,7 @@ def of_means(
         values = {name: function(*means) for name, function in functions.items()}
         resampled = {name: function(*draws) for name, function in functions.items()}
     figures = [
-        {name: (float(values[name][i]), *interval(resampled[name][:, i])) for name in functions}
+        {name: (float(values[name][i]), *percentiles(resampled[name][:, i])) for name in functions}
         for i in range(len(measured))
     ]
     if not len(measured[0][2]) and "over_correction" in functions:
@@ -257,7 +257,7 @@ def _worst_group(task: Task, rows: Sequence[np.ndarray], correct: Sequence[np.nd
     if min(map(len, groups)) < MIN_ROWS:
         return (value, np.nan, np.nan)
     draws = np.column_stack([resampled_means(group, seed=seed + i)[:, 0] for i, group in enumerate(groups)])
-    return (value, *interval(draws.min(axis=1)))
+    return (value, *percentiles(draws.min(axis=1)))
 
 
 def _exactness(
@@ -272,4 +272,4 @@ def _exactness(
     draws = resampled_means(errors, seed=seed)
     left, before = errors.mean(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return {name: (float(1 - left / before), *interval(1 - draws[:, 0] / draws[:, 1]))}
+        return {name: (float(1 - left / before), *percentiles(1 - draws[:, 0] / draws[:, 1]))}

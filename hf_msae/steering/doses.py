@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..statistics import resampled_means
+from ..statistics import percentiles, resampled_means
 from .damage import FUNCTIONS, GROUPS, MIN_ROWS, NOT_DEFINED, Judge, group_figures, of_means, relative_change
 from .edit import Edit
-from .metrics import Figure, interval
+from .metrics import Figure
 from .tasks import Task
 
 DOSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -128,7 +128,7 @@ def _injection_figures(measured: np.ndarray, seed: int) -> list[dict[str, Figure
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {name: (function(means), function(draws)) for name, function in _INJECTION.items()}
     return [
-        {name: (float(value[i]), *interval(drawn[:, i])) for name, (value, drawn) in found.items()}
+        {name: (float(value[i]), *percentiles(drawn[:, i])) for name, (value, drawn) in found.items()}
         for i in range(amounts)
     ]
 

@@ -10,7 +10,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ..statistics import auroc, auroc_interval, auroc_shares, auroc_standard_error, resampled_means
+from ..statistics import auroc, auroc_interval, auroc_shares, auroc_standard_error, percentiles, resampled_means
 from .cross_validation import few_rows
 from .direction import scores_of
 from .edit import Edit
@@ -147,7 +147,7 @@ def robustness_figures(concept: str, cross: CrossConcepts, seed: int = 0) -> dic
 
     drawn, result = figures(draws), {}
     for name, value in figures(areas).items():
-        low, high = interval(drawn[name])
+        low, high = percentiles(drawn[name])
         # What is drawn around no change is a change: the mean size of changes may lie outside of all that are drawn.
         result[name] = (float(value), float(np.minimum(low, value)), float(np.maximum(high, value)))
     return result
@@ -222,13 +222,7 @@ def _separability(truth: np.ndarray, score: np.ndarray, seed: int) -> Figure:
             return (with_concept[..., 0] - without[..., 0]) / np.sqrt(variances)
 
     draws = separability(*(resampled_means(group, seed=seed + place) for place, group in enumerate(groups)))
-    return (float(separability(*(group.mean(axis=0) for group in groups))), *interval(draws))
-
-
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """Return the percentile interval of resampled values."""
-    low, high = np.nanquantile(draws, (0.025, 0.975)) if np.isfinite(draws).any() else (np.nan, np.nan)
-    return float(low), float(high)
+    return (float(separability(*(group.mean(axis=0) for group in groups))), *percentiles(draws))
 
 
 class _Kernel:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts.codes import collect_codes, kept_activations
+from hf_msae.concepts.codes import collect_codes
 from hf_msae.concepts.collectors import ColumnCollector, FiringCollector, SparseCollector, TopRowsCollector
 from hf_msae.embeddings import load_embeddings
 
@@ -116,9 +116,9 @@ def test_what_load_embeddings_accepts_is_accepted(model, x, tmp_path):
         collect_codes(model, x, [SparseCollector(N + 1)], progress=False)
 
 
-def test_kept_activations_is_what_encode_keeps(model, x):
+def test_encode_keeps_at_most_default_k(model, x):
     with torch.no_grad():
-        assert (model.encode(x) > 0).sum(1).max() <= kept_activations(model) <= N
+        assert (model.encode(x) > 0).sum(1).max() <= model.family.default_k(model.config) <= N
 
 
 def test_a_pass_that_takes_no_second_shows_no_bar(model, x, capsys):

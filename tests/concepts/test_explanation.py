@@ -9,7 +9,6 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.concepts import ActivationPercentiles, ConceptTable, explain_embedding, explain_similarity
-from hf_msae.concepts.codes import kept_activations
 from hf_msae.embeddings import load_embeddings
 from tests.test_vision_text import an_msae
 from tests.tiny_backbones import pictures
@@ -86,7 +85,7 @@ def test_concepts_of_an_embedding(msae):
     whole = explain_embedding(msae, x, top=N).frame
     assert len(whole) == found.num_active and whole["name"].isna().all()
     with torch.no_grad():
-        assert found.k == kept_activations(msae) >= (msae.encode(x[None]) > 0).sum()
+        assert found.k == msae.family.default_k(msae.config) >= (msae.encode(x[None]) > 0).sum()
     assert explain_embedding(msae, x, k=3).k == 3
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("gradio")
 from hf_msae.explorer import Explorer, ExplorerSettings, VisitorError
 from hf_msae.explorer.tabs.swordbench import view
 from hf_msae.explorer.tabs.swordbench.answer import found_on, methods_of, numbers
-from hf_msae.plotting.look import Drawing
+from hf_msae.plotting.look import SvgFigure
 from hf_msae.report.sections import steering
 from hf_msae.steering import SwordBenchResult
 from tests.explorer.asking import address, ask
@@ -24,7 +24,7 @@ def no_figure():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot", "plot_doses", "plot_injection", "plot_cross"):
             patch.setattr(SwordBenchResult, name, lambda self, *of, name=name: " ".join((name, *of)))
-        patch.setattr(steering, "drawing", lambda figure, alt: Drawing(f"data:image/svg+xml,{figure}", alt, 100))
+        patch.setattr(steering, "svg_figure", lambda figure, alt: SvgFigure(f"data:image/svg+xml,{figure}", alt, 100))
         yield
 
 

@@ -9,8 +9,8 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 
 from hf_msae.hyperspectral import FixedClassifier, MeanSpectrum, Patches, make_patches, red_team
+from hf_msae.hyperspectral.copies import first_copies, keep_together
 from hf_msae.hyperspectral.hybrid import predict_out_of_fold
-from hf_msae.hyperspectral.reading import first_copies, keep_together
 from hf_msae.hyperspectral.subject import make_subject
 from tests.hyperspectral.worlds import QUICK
 

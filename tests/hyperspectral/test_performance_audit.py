@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.performance import performance
 from hf_msae.hyperspectral.audits.slices import unknown_ends
-from hf_msae.hyperspectral.section import caveat_of
+from hf_msae.hyperspectral.modelpedia import caveat_of
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.statistics import Finding, confirmed
 from tests.hyperspectral.worlds import MODEL, QUICK, audited, of_kind, spectra

@@ -6,7 +6,7 @@ from PIL import Image
 
 from hf_msae.concepts import ConceptTable
 from hf_msae.neuron_labels import FunctionNeuron, Imager, NeuronLabel, NeuronLabels, label_neuron
-from hf_msae.neuron_labels.scoring import activation_rate, interval, p_value, reach, score
+from hf_msae.neuron_labels.scoring import activation_rate, p_value, reach, score, score_interval
 from tests.neuron_labels.color_world import ListProposer
 
 
@@ -77,9 +77,9 @@ def test_noise_is_never_confirmed():
 
 def test_intervals_of_differences_know_that_control_pictures_vary():
     control = np.random.default_rng(0).normal(size=12)
-    low, high = interval("mad", np.full(20, 3.0), control)
+    low, high = score_interval("mad", np.full(20, 3.0), control)
     assert low < score("mad", np.full(20, 3.0), control) < high and high - low > 0.5
-    assert interval("mad", np.full(20, 3.0), np.zeros(12)) == (0.0, 0.0)
+    assert score_interval("mad", np.full(20, 3.0), np.zeros(12)) == (0.0, 0.0)
 
 
 def test_the_rate_needs_two_kinds_of_control_pictures():

@@ -14,6 +14,7 @@ from hf_msae.statistics import (
     intervals,
     matched_null,
     null_p_values,
+    percentiles,
     resampled_auroc,
     resampled_means,
     robust_spread,
@@ -55,6 +56,12 @@ def test_auroc_interval_of_known_values():
     assert (low[0], high[0]) == pytest.approx((0.8115, 0.9399), abs=1e-4)
     assert low[1] == pytest.approx(0.905, abs=5e-3) and high[1] == 1, "a perfect area of ten samples proves little"
     assert low[2] + high[2] == pytest.approx(1)
+
+
+def test_percentiles_leave_out_resamples_without_a_value():
+    draws = np.append(np.arange(201.0), [np.nan, np.inf, -np.inf])
+    assert percentiles(draws) == (5, 195)
+    assert np.isnan(percentiles(draws[200:])).all()
 
 
 def test_draws_are_of_the_seed_and_of_all_rows_whether_they_are_kept_or_not(monkeypatch):

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..._utils.wording import joined
-from ...statistics import Finding, candidate, resampled_means
+from ...statistics import Finding, candidate, percentiles, resampled_means
 from ..patches import Pair
 from ..subject import Subject
-from .outcome import Outcome, chance_score, interval, score_draws
+from .outcome import Outcome, chance_score, score_draws
 from .perturbations import DRIFT, SPATIAL, Attack, about_haze, drifted, spectral_attacks, unit_of_bands
 from .stability import attribution_shift
 
@@ -98,7 +98,7 @@ def attacks(subject: Subject) -> Outcome:
     clean, before = inputs.errors(clean_X)
     spread = subject.Y.std(axis=0)
     draws = score_draws(subject, subject.predictions)[1][0].T[: len(subject.targets)]
-    is_shown = np.array([interval(each)[0] > chance_score(subject) for each in draws])
+    is_shown = np.array([percentiles(each)[0] > chance_score(subject) for each in draws])
     useful = (clean.mean(axis=0) < spread**2) & is_shown
     if not useful.all():
         names = joined([name for name, each in zip(subject.targets, useful, strict=True) if not each])
@@ -119,7 +119,7 @@ def attacks(subject: Subject) -> Outcome:
                 error, without = columns.mean(axis=0)
                 loss, loss_draws = error / without, draws[:, 0] / draws[:, 1]
                 allowed = strength == attack.allowed
-                found = (error, *interval(draws[:, 0]), loss, *interval(loss_draws), change[place])
+                found = (error, *percentiles(draws[:, 0]), loss, *percentiles(loss_draws), change[place])
                 records.append((attack.name, strength, attack.unit, allowed, target, *found))
                 if allowed and useful[place]:
                     tests.append(_test(attack, strength, target, loss, loss_draws, error, draws[:, 0], without))
@@ -210,7 +210,7 @@ def _test(
         f"Train with {attack.name} as augmentation, or on features that it does not change; monitor the instrument.",
         log=True,
     )
-    low, _ = interval(error_draws)
+    low, _ = percentiles(error_draws)
     if found is not None and found.severity is not None and low > 1:
         return replace(found, severity="severe", evidence=evidence + " That is worse than predicting the mean.")
     if found is not None and found.severity == "moderate" and error - without < LITTLE:
@@ -249,8 +249,8 @@ def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[
         means = columns.mean(axis=0)
         draws = resampled_means(columns, subject.num_resamples, subject.seed)
         worst, usual = (draws[:, i] / draws[:, 2] for i in (0, 1))
-        records.append((target, "worst", means[0] / means[2], *interval(worst), *drift))
-        records.append((target, "random", means[1] / means[2], *interval(usual), *[np.nan] * len(budget)))
+        records.append((target, "worst", means[0] / means[2], *percentiles(worst), *drift))
+        records.append((target, "random", means[1] / means[2], *percentiles(usual), *[np.nan] * len(budget)))
         if useful[place]:
             size = ", ".join(f"{name} {value:+.3g}" for name, value in zip(DRIFT, drift, strict=True))
             size += f" {unit_of_bands(inputs.wavelengths)}"

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from ..._utils.wording import counted
-from ...statistics import Finding, candidate, resampled_means
+from ...statistics import Finding, candidate, percentiles, resampled_means
 from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import CORRELATED, clusters, explain
-from .outcome import Outcome, interval
+from .outcome import Outcome
 
 NUM_EXPLAINED = 200
 CANCELS = 2.0
@@ -137,7 +137,7 @@ def _concentration(subject: Subject, values: np.ndarray, target: str) -> tuple[l
     records = []
     for share in _SHARES:
         numbers = (lorenz < share - 1e-12).sum(axis=1) + 1
-        records.append((target, share, int(numbers[0]), *interval(numbers[1:].astype(float))))
+        records.append((target, share, int(numbers[0]), *percentiles(numbers[1:].astype(float))))
     p = size.shape[1]
     if p < _FEWEST_COLUMNS:
         return records, []

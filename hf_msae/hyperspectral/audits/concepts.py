@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ...statistics import Finding, candidate, resampled_means
+from ...statistics import Finding, candidate, percentiles, resampled_means
 from ..subject import Subject
 from .attacks import LITTLE, NUM_ATTACKED, ROWS_PER_PATCH, WORST
-from .outcome import Outcome, interval, score_draws, score_name
+from .outcome import Outcome, score_draws, score_name
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def _attacks(subject: Subject, rows: np.ndarray, places: np.ndarray) -> pd.DataF
         for t, target in enumerate(subject.targets):
             loss = draws[0, :, t] - draws[1 + i, :, t]
             flips = ((after[i][:, t] > 0.5) != (before[:, t] > 0.5)).mean()
-            found = (target, metric, scores[1 + i, t], scores[0, t] - scores[1 + i, t], *interval(loss), flips)
+            found = (target, metric, scores[1 + i, t], scores[0, t] - scores[1 + i, t], *percentiles(loss), flips)
             records.append((*row[["concept", "latent", "name", "validated", "expected"]], attack, dose, *found))
     return pd.DataFrame(records, columns=ATTACK_COLUMNS)
 
@@ -162,8 +162,8 @@ def worst_concepts(subject: Subject, rows: np.ndarray, places: list[int]) -> tup
         shown = subject.space.names["concept"].iloc[[place for place, _ in choice]]
         signs = ["more" if sign > 0 else "less" for _, sign in choice]
         what, dose = ", ".join(f"{sign} {name}" for sign, name in zip(signs, shown, strict=True)), judge.dose(choice)
-        records.append((target, "worst", what, dose, loss, *interval(worst)))
-        records.append((target, "random", "", usual_dose, usual_loss, *interval(random)))
+        records.append((target, "worst", what, dose, loss, *percentiles(worst)))
+        records.append((target, "random", "", usual_dose, usual_loss, *percentiles(random)))
         evidence = (
             f"With {what}, found on other rows, which moves what the model is given by {dose:.1%} of its length, the "
             f"{subject.error_name} of {target} is {loss:.2f} times as large; random concepts, moved as far, make it "

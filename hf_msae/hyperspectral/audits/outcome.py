@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..._utils.json_files import json_records
-from ...statistics import Finding, auroc, resampled_auroc, resampled_means
+from ...statistics import Finding, auroc, percentiles, resampled_auroc, resampled_means
 from ..subject import ALL, Subject
 
 RELATED = 0.1
@@ -53,15 +53,6 @@ def _without_infinity(table: pd.DataFrame) -> pd.DataFrame:
     return table.replace([np.inf, -np.inf], np.nan)
 
 
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """Return the percentile interval of the values of a statistic in bootstrap resamples, NaN without any."""
-    draws = draws[np.isfinite(draws)]
-    if len(draws) < 2:
-        return np.nan, np.nan
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
-
-
 def r2_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute R2 of several predictions (n, t) of the same rows, also in bootstrap resamples, which are paired.
 
@@ -96,7 +87,7 @@ def is_related(subject: Subject, predictions: np.ndarray) -> np.ndarray:
     my, mp, yy, pp, yp = means.transpose(1, 0, 2)
     with np.errstate(all="ignore"):
         r = (yp - my * mp) / np.sqrt((yy - my**2) * (pp - mp**2))
-    return np.array([interval(each)[0] > RELATED for each in r.T])
+    return np.array([percentiles(each)[0] > RELATED for each in r.T])
 
 
 def score_draws(subject: Subject, *predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

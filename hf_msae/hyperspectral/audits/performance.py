@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from ..._utils.wording import joined
-from ...statistics import Finding, auroc, auroc_interval, candidate, resampled_means, wilson_interval
+from ...statistics import Finding, auroc, auroc_interval, candidate, percentiles, resampled_means, wilson_interval
 from ..subject import ALL, Subject
 from .outcome import (
     RELATED,
     Outcome,
     chance_score,
-    interval,
     r2_draws,
     score_draws,
     score_limits,
@@ -59,12 +58,12 @@ def performance(subject: Subject) -> Outcome:
     not_tested: dict[str, list[str]] = {}
     useful = {}
     for place, target in enumerate(target_names(subject)):
-        ends = interval(draws[0, :, place])
+        ends = percentiles(draws[0, :, place])
         if subject.classes is None:
             records.append((target, "r2", values[0, place], *ends))
             records.append((target, "score", 1 - values[0, place], 1 - ends[1], 1 - ends[0]))
         else:
-            records.append((target, "brier_skill", brier[0][0, place], *interval(brier[1][0, :, place])))
+            records.append((target, "brier_skill", brier[0][0, place], *percentiles(brier[1][0, :, place])))
         if target == ALL:
             continue
         useful[target] = ends[0] > chance_score(subject)
@@ -172,7 +171,7 @@ def _target(
         kept = ("rmse", "mae", "calibration_slope", "extrapolation_share", "unusual_error_ratio")
         values = {name: values[name] for name in kept}
     records = [
-        (target, name, value, *(interval(draws[name]) if np.isfinite(value) else (np.nan, np.nan)))
+        (target, name, value, *(percentiles(draws[name]) if np.isfinite(value) else (np.nan, np.nan)))
         for name, value in values.items()
         if not name.startswith("of ")
     ]

@@ -12,12 +12,12 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import Pipeline
 
 from ..._utils.wording import counted
-from ...statistics import candidate, resampled_means
+from ...statistics import candidate, percentiles, resampled_means
 from ..fixed import Fitted
 from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import explain, trees_of
-from .outcome import Outcome, interval
+from .outcome import Outcome
 
 AS_GOOD = 1.05
 """A smaller model is as good if its mean squared error is at most this many times that of the whole one."""
@@ -56,17 +56,17 @@ def pruning(subject: Subject) -> Outcome:
     loss = means / means[:, -1:]
     records, smallest = [], []
     for i, (name, size) in enumerate(errors):
-        records.append((name, size, means[0, i], *interval(means[1:, i]), loss[0, i], *interval(loss[1:, i])))
-    records.append(("all columns", p, means[0, -1], *interval(means[1:, -1]), 1.0, 1.0, 1.0))
+        records.append((name, size, means[0, i], *percentiles(means[1:, i]), loss[0, i], *percentiles(loss[1:, i])))
+    records.append(("all columns", p, means[0, -1], *percentiles(means[1:, -1]), 1.0, 1.0, 1.0))
     for name in dict.fromkeys(name for name, _ in errors):
         places = [i for i, key in enumerate(errors) if key[0] == name]
         numbers = np.array([*(size for each, size in errors if each == name), p])
         good = np.concatenate([loss[:, places] <= AS_GOOD, np.ones((len(loss), 1), dtype=bool)], axis=1)
         first = numbers[good.argmax(axis=1)]
-        smallest.append((name, int(first[0]), *interval(first[1:].astype(float))))
+        smallest.append((name, int(first[0]), *percentiles(first[1:].astype(float))))
     tests = []
     # Of a model that is no better than the mean, any few columns do as well.
-    is_useful = interval(means[1:, -1])[1] < 1
+    is_useful = percentiles(means[1:, -1])[1] < 1
     if not is_useful:
         smallest = []
     if is_useful and p >= _FEWEST_COLUMNS and (small := [size for size in sizes if size <= max(1, round(_FEW * p))]):

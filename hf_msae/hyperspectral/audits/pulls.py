@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ...statistics import Finding, candidate, log_odds, resampled_means
+from ...statistics import Finding, candidate, log_odds, percentiles, resampled_means
 from ..subject import Subject
-from .outcome import interval
 
 LIMITS = (0.05, 0.15, 0.3)
 """Pulls that are minor, moderate and severe."""
@@ -47,7 +46,7 @@ def pulls(subject: Subject) -> tuple[pd.DataFrame, list[Finding | None], list[st
                 columns = np.concatenate([columns, columns * says[:, None]], axis=1).astype(np.float64)
                 value = float(_pull(columns.mean(axis=0)[None], enough)[0])
                 draws = _pull(resampled_means(columns, subject.num_resamples, subject.seed), enough)
-                records.append((grouping, str(name), target, int(inside.sum()), value, *interval(draws)))
+                records.append((grouping, str(name), target, int(inside.sum()), value, *percentiles(draws)))
                 evidence = (
                     f"Among rows of the same class, log-odds of {target} are shifted by {value:+.2f} times what the "
                     f"class itself makes of them where {grouping} is {name} ({int(inside.sum())} rows)."

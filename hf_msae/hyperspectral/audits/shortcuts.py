@@ -23,10 +23,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..._utils.wording import counted, joined
-from ...statistics import candidate, log_odds, wilson_interval
+from ...statistics import candidate, log_odds, percentiles, wilson_interval
 from ..reading import FIELD_SIZE
 from ..subject import ALL, Subject, splits
-from .outcome import Outcome, interval, is_related, score_draws, score_limits, score_name, scores, target_names
+from .outcome import Outcome, is_related, score_draws, score_limits, score_name, scores, target_names
 from .pulls import pulls
 from .slices import far_rows
 
@@ -111,12 +111,12 @@ def shortcuts(subject: Subject) -> Outcome:
         related = is_related(subject, random) & (subject.classes is None)
         unknown = []
         for place, target in enumerate(target_names(subject)):
-            ends = interval(index_draws[:, place])
+            ends = percentiles(index_draws[:, place])
             found = (values[0, place], values[1, place], index[place], *ends, *one_less[:, place], values[2, place])
             records.append((grouping, len(names), target, score.lower(), *found, decoded, low, high, chance, far))
             if target == ALL:
                 continue
-            if interval(draws[0, :, place])[0] <= nothing and not related[place]:
+            if percentiles(draws[0, :, place])[0] <= nothing and not related[place]:
                 # Whatever a left-out group costs it, such as the mean that it learned, it cannot rest on the group.
                 unknown.append(target)
                 continue

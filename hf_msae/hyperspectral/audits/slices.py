@@ -11,9 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from ..._utils.wording import mentions
-from ...statistics import Finding, candidate, resampled_means
+from ...statistics import Finding, candidate, percentiles, resampled_means
 from ..subject import Subject, splits
-from .outcome import interval
 
 FEWEST = 8
 """A slice with fewer rows is not judged."""
@@ -62,7 +61,7 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
             for i, name in enumerate(names):
                 n = int(is_in[:, i].sum())
                 known = FEWEST <= n <= len(y) - FEWEST
-                ends = [*interval(draws[0, :, i]), *interval(draws[1, :, i])] if known else [np.nan] * 4
+                ends = [*percentiles(draws[0, :, i]), *percentiles(draws[1, :, i])] if known else [np.nan] * 4
                 found = (ratio[i], *ends[:2], residuals[i], *ends[2:]) if known else [np.nan] * 6
                 records.append((target, grouping, str(name), n, float(y[is_in[:, i]].mean()), *found))
                 if known and grouping != part and useful.get(target):
@@ -127,7 +126,7 @@ def quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, floa
         return of_p / np.where(of_y > 0, of_y, np.nan)
 
     rows = np.random.default_rng(seed).integers(len(y), size=(200, len(y)))
-    return float(ratio(slice(None))), *interval(ratio(rows))
+    return float(ratio(slice(None))), *percentiles(ratio(rows))
 
 
 USUAL_SHARE = 0.05

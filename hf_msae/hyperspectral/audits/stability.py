@@ -11,11 +11,11 @@ import pandas as pd
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from ...statistics import Finding, candidate, graded, resampled_means
+from ...statistics import Finding, candidate, graded, percentiles, resampled_means
 from ..mean_spectrum import PATCHES_ONLY, ModelOfPatches
 from ..subject import Subject
 from .explainers import SAMPLED, explain
-from .outcome import Outcome, interval
+from .outcome import Outcome
 
 NUM_SEEDS = 4
 TOP = 10
@@ -60,7 +60,7 @@ def stability(subject: Subject) -> Outcome:
         draws = resampled_means(columns, subject.num_resamples, subject.seed)
         change = columns[:, 0].mean() / np.sqrt(columns[:, 1].mean())
         change_draws = draws[:, 0] / np.sqrt(draws[:, 1])
-        records.append((target, "prediction_change", change, *interval(change_draws)))
+        records.append((target, "prediction_change", change, *percentiles(change_draws)))
         evidence = (
             f"Two models of other seeds and folds differ by {differences.mean():.3g} in {target} on average, "
             f"{change:.2f} of the root mean squared error; R2 ranges from {min(scores):.3f} to {max(scores):.3f}."

@@ -7,11 +7,11 @@ from .baselines import ClipDissect as ClipDissect
 from .baselines import Invert as Invert
 from .baselines import VocabularyCosine as VocabularyCosine
 from .cosy import CosyScore as CosyScore
-from .cosy import HardNegatives as HardNegatives
 from .cosy import cosy_score as cosy_score
-from .cosy import hard_negatives_by_concepts as hard_negatives_by_concepts
-from .cosy import hard_negatives_by_nearness as hard_negatives_by_nearness
-from .cosy import nearness_of_concepts as nearness_of_concepts
+from .hard_negatives import HardNegatives as HardNegatives
+from .hard_negatives import hard_negatives_by_concepts as hard_negatives_by_concepts
+from .hard_negatives import hard_negatives_by_nearness as hard_negatives_by_nearness
+from .hard_negatives import nearness_of_concepts as nearness_of_concepts
 from .label_checks import LabelChecks as LabelChecks
 from .label_checks import check_labels as check_labels
 from .measures import MEASURES as MEASURES

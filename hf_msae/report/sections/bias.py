@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..._utils.wording import counted, marked
-from ...plotting.look import Drawing, drawing
+from ...plotting.look import SvgFigure, svg_figure
 from ..wording import signed
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class BiasFinding:
     rows: list[dict[str, Any]]  # the first concepts of `BiasReport.frame`, all that drive it included, with `label`
     others: list[dict[str, Any]]  # the rest of them, which the page folds
     reach: tuple[float, float]  # range of the intervals of all of them, zero included
-    figures: list[Drawing]
+    figures: list[SvgFigure]
 
 
 def build(context: Context) -> list[BiasFinding]:
@@ -79,14 +79,14 @@ def _correlates(report: BiasReport) -> str:
     return f"Correlated with the prediction, but not shown to drive it: {named}."
 
 
-def _figures(report: BiasReport) -> list[Drawing]:
+def _figures(report: BiasReport) -> list[SvgFigure]:
     shown = ", ".join(_label(row) for row in report.frame.head(_DRAWN).to_dict("records"))
     doses = (
         f"Dose and response: the mean probability of {report.target}, {report.baseline:.2f} unedited, as the "
         f"activation of one concept is set from zero to its largest. Concepts: {shown}."
     )
     boxes = f"Box plots of how active the same concepts are where {report.target} is predicted, and where it is not."
-    return [drawing(report.plot(_DRAWN), doses), drawing(report.plot_boxes(_DRAWN), boxes)]
+    return [svg_figure(report.plot(_DRAWN), doses), svg_figure(report.plot_boxes(_DRAWN), boxes)]
 
 
 def _label(row: dict[str, Any]) -> str:

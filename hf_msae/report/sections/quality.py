@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._utils.levels import read_levels
 from ...plotting import plot_quality_against_k
-from ...plotting.look import drawing
+from ...plotting.look import svg_figure
 from ..wording import DASH
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def build(context: Context) -> dict[str, Any]:
         "levels": levels,
         "rows": [(title, [_text(values, key) for key in COLUMNS]) for title, values in rows],
         "columns": COLUMNS,
-        "figure": drawing(plot_quality_against_k(metrics), alt),
+        "figure": svg_figure(plot_quality_against_k(metrics), alt),
         "num_samples": metrics.get("num_samples"),
         "measured_here": context.measured_here,
         "drawn": context.measured_here and metrics["num_samples"] < len(context.embeddings),

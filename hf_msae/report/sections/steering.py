@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...plotting.look import Drawing, drawing
+from ...plotting.look import SvgFigure, svg_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ class TaskFinding:
     columns: dict[str, str]  # the figures that are shown besides the net gain, and what they are called
     remarks: list[str]  # where ranks do not follow the means and why, and what they do not show
     undefined: list[dict[str, Any]]  # metric, methods, concepts, cells and reason
-    figures: list[tuple[Drawing, str]]  # each with what it means
+    figures: list[tuple[SvgFigure, str]]  # each with what it means
     epsilon: float  # the most damage and over-correction of a dose that works
     most_stretch: float  # beyond which a method at equal doses is marked
 
@@ -92,10 +92,10 @@ def task_finding(result: SwordBenchResult, task: str) -> TaskFinding:
         rows.append({"rank": rank, "equal_dose": at_equal, "method": name, **found, "doses": doses})
     figures = []
     if not result.doses.empty:
-        figures += [(drawing(result.plot(), "Success against damage of each method."), _AGAINST)]
-        figures += [(drawing(result.plot_doses(), "Success, damage and over-correction against the dose."), _DOSES)]
+        figures += [(svg_figure(result.plot(), "Success against damage of each method."), _AGAINST)]
+        figures += [(svg_figure(result.plot_doses(), "Success, damage and over-correction against the dose."), _DOSES)]
     if not result.injection.empty:
-        figures += [(drawing(result.plot_injection(), "Gain and exactness of adding the bias."), _INJECTION)]
+        figures += [(svg_figure(result.plot_injection(), "Gain and exactness of adding the bias."), _INJECTION)]
     with_heat_map = methods_with_heat_map(result, task)
     best = next((row["method"] for row in rows if row["method"] in with_heat_map), next(iter(with_heat_map), None))
     if best is not None:
@@ -121,9 +121,9 @@ def methods_with_heat_map(result: SwordBenchResult, task: str) -> list[str]:
     return list(dict.fromkeys(cross["method"])) if cross["found"].nunique() > 1 else []
 
 
-def heat_map(result: SwordBenchResult, task: str, method: str) -> tuple[Drawing, str]:
+def heat_map(result: SwordBenchResult, task: str, method: str) -> tuple[SvgFigure, str]:
     """Draw how well each concept of a task is found after a method removed each, and say what that means."""
-    heat = drawing(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
+    heat = svg_figure(result.plot_cross(task, method), f"Detection of each concept after {method} removed each.")
     return heat, _CROSS.format(method=method)
 
 

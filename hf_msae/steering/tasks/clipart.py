@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..._utils.images import to_rgb
 from ...backbones import Backbone
 from ...clipart import load_clipart
 from .networks import BackboneNetwork, EfficientNetwork
-from .pictures import Pictures, assign_bias, check_artifact, check_numbers, paste
+from .pictures import FEWEST, NUM_CONCEPTS, TaskPictures, assign_bias, check_artifact, check_numbers, paste
 from .task import SPLITS, Task, register_task
 
 
@@ -109,13 +110,8 @@ def efficientnet_artifact(
     return pictures.task(network)
 
 
-NUM_CONCEPTS = 10
-FEWEST = 10
-"""Drawings of either split that a tag needs to be a concept by default."""
-
-
 @dataclass(frozen=True)
-class Drawing:
+class TaggedDrawing:
     """A drawing: the encoded picture and what is known of it."""
 
     image: dict[str, Any]
@@ -124,7 +120,7 @@ class Drawing:
     split: str
 
 
-def load_drawings(collection: str | os.PathLike | None) -> list[Drawing]:
+def load_drawings(collection: str | os.PathLike | None) -> list[TaggedDrawing]:
     """Load the drawings of the training and the test split; no author is in both.
 
     Categories count as tags: a drawing in "animals/birds" has the tags "animals" and "birds". A collection is "sample"
@@ -137,14 +133,18 @@ def load_drawings(collection: str | os.PathLike | None) -> list[Drawing]:
         parts = [part.add_column("split", [split] * len(part)) for part, split in zip(parts, SPLITS, strict=True)]
     from datasets import Image as ImageFeature
 
+    rows = chain.from_iterable(part.cast_column("image", ImageFeature(decode=False)) for part in parts)
     return [
-        Drawing(row["image"], frozenset(row["tags"]) | set(row["category"].split("/")), row["author"], row["split"])
-        for part in parts
-        for row in part.cast_column("image", ImageFeature(decode=False))
+        TaggedDrawing(each["image"], _words(each["tags"], each["category"]), each["author"], each["split"])
+        for each in rows
     ]
 
 
-def tags_of(drawings: Sequence[Drawing], but: Sequence[str]) -> dict[str, np.ndarray]:
+def _words(tags: Sequence[str], category: str) -> frozenset[str]:
+    return frozenset([*tags, *category.split("/")])
+
+
+def tags_of(drawings: Sequence[TaggedDrawing], but: Sequence[str]) -> dict[str, np.ndarray]:
     """Return the most frequent tags that both splits have, at most 10, and which drawings have each."""
     counts = {part: Counter(tag for each in drawings if each.split == part for tag in each.tags) for part in SPLITS}
     fewest = {tag: min(count[tag] for count in counts.values()) for tag in counts["train"]}
@@ -160,8 +160,8 @@ def tags_of(drawings: Sequence[Drawing], but: Sequence[str]) -> dict[str, np.nda
 
 
 def choose(
-    drawings: Sequence[Drawing], cells: dict[str, dict[tuple[bool, ...], int]], tags: Sequence[str], seed: int
-) -> list[Drawing]:
+    drawings: Sequence[TaggedDrawing], cells: dict[str, dict[tuple[bool, ...], int]], tags: Sequence[str], seed: int
+) -> list[TaggedDrawing]:
     """Sample, of each split, so many drawings of each cell; its key says of each tag whether they have it."""
     random = np.random.default_rng(seed)
     chosen: list[int] = []
@@ -172,7 +172,7 @@ def choose(
     return [drawings[i] for i in sorted(chosen)]
 
 
-def count(drawings: Sequence[Drawing], tags: Sequence[str]) -> dict[str, Counter[tuple[bool, ...]]]:
+def count(drawings: Sequence[TaggedDrawing], tags: Sequence[str]) -> dict[str, Counter[tuple[bool, ...]]]:
     """Count, for each split, the drawings that have some of the tags and lack the others."""
     return {part: Counter(_key(each, tags) for each in drawings if each.split == part) for part in SPLITS}
 
@@ -187,7 +187,7 @@ def drawings_with_artifact(
     correlation: float,
     seed: int,
     collection: str | os.PathLike | None,
-) -> Pictures:
+) -> TaskPictures:
     """Paste an artifact on drawings, of which as many with the target as without it are taken, of each split."""
     check_artifact(artifact)
     check_numbers(num_rows, seed, correlation)
@@ -220,7 +220,7 @@ def drawings_with_tags(
     correlation: float,
     seed: int,
     collection: str | os.PathLike | None,
-) -> Pictures:
+) -> TaskPictures:
     """Choose drawings so that two tags are correlated in training, and independent in the test."""
     check_numbers(num_rows, seed, correlation)
     drawings = load_drawings(collection)
@@ -241,23 +241,23 @@ def drawings_with_tags(
     )
 
 
-def _labels(drawings: Sequence[Drawing], tag: str) -> np.ndarray:
+def _labels(drawings: Sequence[TaggedDrawing], tag: str) -> np.ndarray:
     return np.array([int(tag in each.tags) for each in drawings])
 
 
 def _pictures(
     name: str,
-    drawings: Sequence[Drawing],
+    drawings: Sequence[TaggedDrawing],
     draw: Callable[[int, bool], Image.Image],
     target: str,
     bias: str,
     concepts: dict[str, np.ndarray],
     settings: dict[str, Any],
     paired: bool = True,
-) -> Pictures:
+) -> TaskPictures:
     digest = hashlib.sha256(b"".join(each.image["bytes"] for each in drawings)).hexdigest()
     known = {"label": target, "bias": bias, "num_rows": len(drawings), "drawings_sha256": digest}
-    return Pictures(
+    return TaskPictures(
         name=name,
         draw=draw,
         sources=np.array([each.author for each in drawings]),
@@ -271,7 +271,7 @@ def _pictures(
     )
 
 
-def _key(drawing: Drawing, tags: Sequence[str]) -> tuple[bool, ...]:
+def _key(drawing: TaggedDrawing, tags: Sequence[str]) -> tuple[bool, ...]:
     return tuple(tag in drawing.tags for tag in tags)
 
 
@@ -281,7 +281,9 @@ def _check_size(what: str, sizes: dict[str, int]) -> None:
             raise ValueError(f"too few drawings of the {part} split have or lack {what}: choose another tag")
 
 
-def _concepts(drawings: Sequence[Drawing], named: Sequence[str] | None, but: Sequence[str]) -> dict[str, np.ndarray]:
+def _concepts(
+    drawings: Sequence[TaggedDrawing], named: Sequence[str] | None, but: Sequence[str]
+) -> dict[str, np.ndarray]:
     if named is None:
         return tags_of(drawings, but)
     for tag in named:
@@ -291,7 +293,7 @@ def _concepts(drawings: Sequence[Drawing], named: Sequence[str] | None, but: Seq
     return {tag: np.array([tag in each.tags for each in drawings]) for tag in named}
 
 
-def _word_of_others(drawings: Sequence[Drawing], target: str) -> str:
+def _word_of_others(drawings: Sequence[TaggedDrawing], target: str) -> str:
     train = [each for each in drawings if each.split == "train"]
     own = {tag for each in train if target in each.tags for tag in each.tags}
     others = Counter(tag for each in train if target not in each.tags for tag in each.tags - own if tag.isalpha())

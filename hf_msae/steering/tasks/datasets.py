@@ -16,7 +16,7 @@ from PIL import Image
 from ..._utils.images import to_rgb
 from ...backbones import Backbone
 from .networks import BackboneNetwork
-from .pictures import Pictures
+from .pictures import TaskPictures
 from .task import SPLITS, Task
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def task_from_dataset(
     chosen = _chosen(split, target_labels, truth[bias], num_rows, balance_test, seed)
     starts = np.cumsum([0, *(len(part) for part in parts.values())])
     images = [part.select_columns([image_column]) for part in parts.values()]
-    pictures = Pictures(
+    pictures = TaskPictures(
         name=name or target,
         draw=partial(_draw, images, starts, image_column, chosen),
         sources=chosen.astype(str),
@@ -106,13 +106,13 @@ def task_from_dataset(
     return pictures.task(BackboneNetwork(backbone, hook_point))
 
 
-def open_dataset(source: str | os.PathLike | Dataset | DatasetDict) -> Dataset | DatasetDict:
-    """Return a dataset, loaded from the Hub if only its id is given."""
+def opened(source: str | os.PathLike | Dataset | DatasetDict) -> Dataset | DatasetDict:
+    """Return a dataset with its splits, opened if only its folder or its id on the Hub is given."""
     if not isinstance(source, str | os.PathLike):
         return source
-    from datasets import load_dataset
+    from ...backbones.image_text_data import open_splits  # here, since datasets takes a second
 
-    return load_dataset(os.fspath(source))
+    return open_splits(os.fspath(source))
 
 
 def with_images(table: pd.DataFrame, files: Sequence[Path]) -> Dataset:

@@ -28,11 +28,17 @@ logger = logging.get_logger(__name__)
 DRAWING_VERSION = 1
 """To be increased by every change of how pictures of the same settings look; part of the name of kept features."""
 
+NUM_CONCEPTS = 10
+"""Concepts beside the label and the bias that a task has by default, at most."""
+
+FEWEST = 10
+"""Pictures of either split that such a concept needs."""
+
 _CHUNK = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class TaskPictures:
     """The pictures of a task, each of which can be drawn with the bias and without it.
 
     `draw` draws the picture of a row, and can change the bias if they are `paired`. `sources` are what pictures are

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..._utils.paths import is_saved_dataset
 from ...backbones import Backbone
-from .datasets import open_dataset, task_from_dataset, with_images
+from .datasets import opened, task_from_dataset, with_images
 from .task import SPLITS, Task
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def celeba(
         settings = {"split_column": "split", **settings}
     others = [name for name in ATTRIBUTES if name not in (target, bias)] if concepts is None else concepts
     settings = {"name": "celeba", "balance_test": True, **settings}
-    return task_from_dataset(open_dataset(source), backbone, target, bias, others, num_rows=num_rows, **settings)
+    return task_from_dataset(opened(source), backbone, target, bias, others, num_rows=num_rows, **settings)
 
 
 def waterbirds(
@@ -98,9 +99,7 @@ def waterbirds(
         table = pd.read_csv(folder / "metadata.csv")
         source = with_images(table, [folder / each for each in table["img_filename"]])
         settings = {"split_column": "split", **settings}
-    return task_from_dataset(
-        open_dataset(source), backbone, target, bias, concepts, **{"name": "waterbirds", **settings}
-    )
+    return task_from_dataset(opened(source), backbone, target, bias, concepts, **{"name": "waterbirds", **settings})
 
 
 def isic(
@@ -137,10 +136,10 @@ def isic(
         ValueError: A column is missing, or a value of it is unknown.
     """
     folder = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
-    if folder is not None and folder.is_dir():
+    if folder is not None and folder.is_dir() and not is_saved_dataset(folder):
         source = _isic_rows(folder, trap_set, settings.get("seed", 0))
         settings = {"split_column": "split", **settings}
-    dataset = open_dataset(source)
+    dataset = opened(source)
     if concepts is None:
         known = dataset["train"].column_names if isinstance(dataset, dict) else dataset.column_names
         concepts = [name for name in ISIC_ARTIFACTS if name in known and name != bias]

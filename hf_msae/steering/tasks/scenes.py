@@ -12,7 +12,7 @@ from ...backbones import Backbone
 from ...scenes.renderer import render_scene
 from ...scenes.world import GROUP_OF, WORLD_VERSION, Scene, sample_scene, with_concept
 from .networks import BackboneNetwork, RandomNetwork
-from .pictures import Pictures, assign_bias, check_artifact, check_numbers, paste
+from .pictures import TaskPictures, assign_bias, check_artifact, check_numbers, paste
 from .task import Task, register_task
 
 
@@ -132,7 +132,7 @@ def scene_pictures(
     seed: int,
     artifact: str | None = None,
     word: str = "",
-) -> Pictures:
+) -> TaskPictures:
     """Plant the target and the bias in scenes.
 
     Training scenes are those of the world's training split, and test scenes of its test split. Every second scene
@@ -170,7 +170,7 @@ def scene_pictures(
     ]
     present = [change(scene, bool(has)).concepts for scene, has in zip(scenes, biased, strict=True)]
     truth = {concept: np.array([concept in each for each in present]) for concept in concepts}
-    return Pictures(
+    return TaskPictures(
         name=name,
         draw=draw,
         sources=np.array([f"{part}/{seed}/{index}" for index, part in enumerate(split)]),

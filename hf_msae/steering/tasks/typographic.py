@@ -13,11 +13,11 @@ import pandas as pd
 from PIL import Image
 
 from ..._utils.images import to_rgb
+from ..._utils.paths import is_saved_dataset
 from ...backbones import Backbone
-from .clipart import FEWEST, NUM_CONCEPTS
-from .datasets import open_dataset, state_of_files, with_images
+from .datasets import opened, state_of_files, with_images
 from .networks import BackboneNetwork
-from .pictures import Pictures, assign_bias, check_artifact, check_numbers, paste
+from .pictures import FEWEST, NUM_CONCEPTS, TaskPictures, assign_bias, check_artifact, check_numbers, paste
 from .task import SPLITS, Task
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def typographic_imagenet(
     shown = {
         each: _short(each) if sum(_short(each) == _short(other) for other in rest) == 1 else each for each in rest
     }
-    pictures = Pictures(
+    pictures = TaskPictures(
         name=name,
         draw=draw,
         sources=np.char.add(split, rows.astype(str)),
@@ -136,7 +136,7 @@ def typographic_imagenet(
 
 def _folder(source: Source) -> Path | None:
     folder = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
-    return folder if folder is not None and folder.is_dir() else None
+    return folder if folder is not None and folder.is_dir() and not is_saved_dataset(folder) else None
 
 
 def _open(source: Source, wanted: Sequence[str] | None) -> list[Dataset]:
@@ -144,7 +144,7 @@ def _open(source: Source, wanted: Sequence[str] | None) -> list[Dataset]:
     if (folder := _folder(source)) is not None:
         tested = next((name for name in _TESTED if (folder / name).is_dir()), _TESTED[0])
         return [_of_folder(folder / "train", wanted), _of_folder(folder / tested, wanted)]
-    dataset = open_dataset(source)
+    dataset = opened(source)
     known = list(dataset) if isinstance(dataset, dict) else []
     tested = next((name for name in _TESTED if name in known), None)
     if tested is None or "train" not in known:

@@ -7,7 +7,7 @@ from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
 from hf_msae.neuron_labels.evaluation.cosy import CosyScore, cosy_score
-from hf_msae.neuron_labels.scoring import interval, score
+from hf_msae.neuron_labels.scoring import score, score_interval
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_rounding_gives_a_constant_control_no_deviation(value, number):
     found = cosy_score(np.full(number, value), np.array([value + 1, value + 2]))
     assert (found.mad, found.mad_low, found.mad_high, found.auc) == (0, 0, 0, 1)
     assert score("mad", np.array([value + 1, value + 2]), np.full(number, value)) == 0
-    assert interval("mad", np.array([value + 1, value + 2]), np.full(number, value)) == (0, 0)
+    assert score_interval("mad", np.array([value + 1, value + 2]), np.full(number, value)) == (0, 0)
 
 
 def test_a_constant_control_has_a_mad_of_0_and_no_difference_no_evidence():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_msae.neuron_labels.evaluation.cosy import (
-    cosy_score,
+from hf_msae.neuron_labels.evaluation.cosy import cosy_score
+from hf_msae.neuron_labels.evaluation.hard_negatives import (
     hard_negatives_by_concepts,
     hard_negatives_by_nearness,
     nearness_of_concepts,

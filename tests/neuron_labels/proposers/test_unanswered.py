@@ -1,9 +1,9 @@
 import pytest
 
 from hf_msae.neuron_labels.budget import Meter
+from hf_msae.neuron_labels.proposals import Proposals
 from hf_msae.neuron_labels.proposers.base import Request
 from hf_msae.neuron_labels.proposers.language_model import Generation, LanguageModelProposer, UnansweredError
-from hf_msae.neuron_labels.run import Proposals
 
 
 class Breaking(LanguageModelProposer):

@@ -114,11 +114,12 @@ def test_isic_with_published_splits(tiny, folder, lesions):
         isic(folder, tiny, trap_set=4)
 
 
-def test_isic_as_a_dataset(tiny, lesions):
+def test_isic_as_a_dataset(tiny, lesions, tmp_path):
     pictures = [_picture(row.label, row.Index) for row in lesions.itertuples()]
     columns = {"malignant": lesions["label_string"].tolist(), "ruler": lesions["ruler"].astype(bool).tolist()}
     rows = Dataset.from_dict({"image": pictures, **columns}).cast_column("image", Image())
-    task = isic(DatasetDict(train=rows.select(range(60)), test=rows.select(range(60, 96))), tiny)
+    DatasetDict(train=rows.select(range(60)), test=rows.select(range(60, 96))).save_to_disk(tmp_path / "saved")
+    task = isic(tmp_path / "saved", tiny)
     assert list(task.concepts) == ["ruler"] and len(task.train) == 60
     np.testing.assert_array_equal(task.target[task.train], lesions["label"][:60])
     missing = rows.remove_columns("malignant").add_column("malignant", ["benign"] * 95 + [None])
@@ -174,7 +175,7 @@ def _rows(size, offset):
     return Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features)
 
 
-def test_typographic_imagenet_from_a_dataset(tiny):
+def test_typographic_imagenet_from_a_dataset(tiny, tmp_path):
     unlabelled = _rows(8, 900).map(lambda row: {"label": -1})
     dataset = DatasetDict(train=_rows(160, 0), validation=_rows(160, 500), test=unlabelled)
     task = typographic_imagenet(dataset, tiny, "tench", ["church", "crane"], num_rows=100)
@@ -182,7 +183,8 @@ def test_typographic_imagenet_from_a_dataset(tiny):
     assert task.provenance["word"] == "church" and task.provenance["label"] == "tench, Tinca tinca"
     assert (task.concepts["church"] | task.concepts["crane"]).sum() == (task.target == 0).sum()
     assert (len(task.train), len(task.test)) == (50, 50)
-    several = typographic_imagenet(dataset, tiny, "tench", num_rows=160, correlation=0.5)
+    dataset.save_to_disk(tmp_path / "saved")
+    several = typographic_imagenet(tmp_path / "saved", tiny, "tench", num_rows=160, correlation=0.5)
     assert list(several.concepts) == ["pasted caption", "church", "crane", "crane, machine"]
 
 

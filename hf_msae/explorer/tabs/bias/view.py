@@ -110,7 +110,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
                 other = gr.Textbox(label="2. ... or is it ...", placeholder="no star", max_lines=2)
                 button = gr.Button("Ask", variant="primary")
         with gr.Column(scale=3, min_width=300):
-            told = gr.HTML(
+            message = gr.HTML(
                 _empty(
                     "The concepts that drive the classifier appear here. For a column of the collection, a linear "
                     "probe is trained; two texts of yours make a zero-shot classifier."
@@ -145,8 +145,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         found = bias(explorer, read_target(explorer, target, text, other))
         return findings(explorer, found), numbers(found), found
 
-    def refused(told: str) -> tuple[str, None, None]:
-        return told, None, None
+    def refused(message: str) -> tuple[str, None, None]:
+        return message, None, None
 
     def draw(found: Bias | None, names: Any) -> str:
         if found is None or not names:
@@ -198,10 +198,10 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         [button.click, text.submit, other.submit, target.change],
         answering(in_place(answer, refused)),
         [target, text, other],
-        [told, table, asked],
-        show_progress_on=told,
+        [message, table, asked],
+        show_progress_on=message,
         **BUSY,
     ).success(answering(draw_first), asked, [details, shown, chart], **QUIET)
-    gr.on([], answering(ask), [target, text, other], [told, table, asked], preprocess=False, api_name="bias")
+    gr.on([], answering(ask), [target, text, other], [message, table, asked], preprocess=False, api_name="bias")
     shown.input(answering(in_place(draw, str)), [asked, shown], chart, **QUIET)
     gr.api(answering(dose_response_), api_name="dose_response")

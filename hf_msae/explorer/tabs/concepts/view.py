@@ -83,7 +83,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         chosen = concept_input("Concept", info="a name, or “latent 417”", min_width=200)
     with gr.Row():
         with gr.Column(min_width=300):
-            told = gr.HTML(_EMPTY, label="Evidence")
+            message = gr.HTML(_EMPTY, label="Evidence")
         with gr.Column(min_width=300):
             top = gr.Gallery(label="Strongest", **TILES)
     with gr.Row():
@@ -144,7 +144,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         return explorer.key_of(explorer.latent_of(f"latent {latent}"))
 
     filters = [words, validated, order]
-    details = [told, histogram, hierarchy, top, middle]
+    details = [message, histogram, hierarchy, top, middle]
     on_first_open(loading, on_open, start, [chosen, *filters], [table, count, chosen, lists])
     gr.on(
         [words.submit, words.input, validated.input, order.input],
@@ -156,5 +156,5 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     )
     table.select(answering(choose), None, chosen, **QUIET | {"preprocess": True})
     # Whoever has chosen it: the table, the visitor, or the opening of the tab.
-    chosen.change(answering(in_place(concept, lambda told: (told, "", "", [], []))), chosen, details, **BUSY)
+    chosen.change(answering(in_place(concept, lambda message: (message, "", "", [], []))), chosen, details, **BUSY)
     gr.on([], answering(concept), chosen, details, preprocess=False, api_name="concept")

@@ -43,7 +43,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         with gr.Column(scale=3, min_width=300):
             name = gr.Dropdown([], value=None, label="Edit", allow_custom_value=True)
             amount = gr.Slider(LEAST, MOST, value=-1.0, step=0.05, label="Amount", buttons=[])
-            told = gr.HTML(_EMPTY, label="What the edit reads and does")
+            message = gr.HTML(_EMPTY, label="What the edit reads and does")
             seen = gr.HTML(label="Probabilities")
     moves = gr.HTML(label="What is new")
     with gr.Row():
@@ -103,8 +103,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             gr.Accordion(visible=True),
         )
 
-    def refused(told: str) -> tuple[Any, ...]:
-        return told, "", "", [], [], "", None, gr.skip(), gr.Accordion(visible=False)
+    def refused(message: str) -> tuple[Any, ...]:
+        return message, "", "", [], [], "", None, gr.skip(), gr.Accordion(visible=False)
 
     def changed(*values: Any) -> tuple[Any, ...]:
         if values[0] is None or values[1] is None:  # nothing is asked yet
@@ -112,14 +112,14 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         return in_place(edit_, refused)(*values)
 
     inputs = [picture, name, amount, labels, embedded]
-    outputs = [told, seen, moves, before, after, ranks, numbers, embedded, ranks_box]
+    outputs = [message, seen, moves, before, after, ranks, numbers, embedded, ranks_box]
     on_first_open(loading, on_open, start, [picture, name, labels], [name, labels, picture])
     gr.on(
         [picture.change, labels.submit, labels.blur],
         answering(changed),
         inputs,
         outputs,
-        show_progress_on=told,
+        show_progress_on=message,
         **BUSY,
     )
     # Not `input`: what the page opens with comes after its picture.

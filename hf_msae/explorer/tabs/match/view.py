@@ -36,20 +36,20 @@ def numbers(explorer: Explorer, found: Match) -> dict[str, Any]:
     return {"cosine": explanation.similarity, **parts, **closer}
 
 
-def match_table(explorer: Explorer, told: dict[str, Any]) -> str:
+def match_table(explorer: Explorer, values: dict[str, Any]) -> str:
     """Draw the parts of a cosine and their sum, given as `numbers`, as bars (HTML)."""
-    rows = split_bars(explorer, told, "contribution", "{:+.4f}".format, "what all pictures share (bias)")
-    rows.append(Bar("sum, which is the cosine", told["cosine"], f"{told['cosine']:+.4f}"))
-    return bars(rows, f"Cosine {told['cosine']:.4f}, concept by concept", ("concept", "contribution"))
+    rows = split_bars(explorer, values, "contribution", "{:+.4f}".format, "what all pictures share (bias)")
+    rows.append(Bar("sum, which is the cosine", values["cosine"], f"{values['cosine']:+.4f}"))
+    return bars(rows, f"Cosine {values['cosine']:.4f}, concept by concept", ("concept", "contribution"))
 
 
-def in_words(told: dict[str, Any], second: str) -> str:
+def in_words(values: dict[str, Any], second: str) -> str:
     """Sum up `numbers` in sentences that mention only validated names (HTML); `second` is what is compared with."""
-    least = _TELLING * max((abs(each["contribution"]) for each in told["concepts"]), default=0.0)
-    validated = [each for each in told["concepts"] if each["validated"]]
+    least = _TELLING * max((abs(each["contribution"]) for each in values["concepts"]), default=0.0)
+    validated = [each for each in values["concepts"] if each["validated"]]
     pro = [each["name"] for each in validated if each["contribution"] > least]
     con = [each["name"] for each in validated if each["contribution"] < -least]
-    return _html.sentences(told, second, pro[:3], con[:3])
+    return _html.sentences(values, second, pro[:3], con[:3])
 
 
 def build(loading: Loading, on_open: Callable[..., Any]) -> None:
@@ -87,8 +87,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
 
     def answer(picture: Any, second: Any, name: str) -> tuple[str, str, dict[str, Any]]:
         explorer = loading.get()
-        told = numbers(explorer, match(explorer, explorer.embed_picture(picture), second(explorer)))
-        return in_words(told, name), match_table(explorer, told), told
+        values = numbers(explorer, match(explorer, explorer.embed_picture(picture), second(explorer)))
+        return in_words(values, name), match_table(explorer, values), values
 
     def match_words(picture: Any, words: Any) -> tuple[str, str, dict[str, Any]]:
         """Explain why a picture and words match: what each concept of the picture contributes to their cosine.
@@ -127,8 +127,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         found = match_pictures(picture, other) if kind == PICTURE else match_words(picture, words)
         return *found, gr.Column(visible=True)
 
-    def nothing(told: str) -> tuple[Any, ...]:
-        return told, "", None, gr.Column(visible=False)
+    def nothing(message: str) -> tuple[Any, ...]:
+        return message, "", None, gr.Column(visible=False)
 
     def example(picture: Any, words: Any, kind: Any) -> tuple[Any, ...]:
         if picture is not None or words or kind == PICTURE:

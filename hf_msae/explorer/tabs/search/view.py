@@ -105,7 +105,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
                         slots += [_slot(number) for number in (first, first + 1)]
             _unfold(slots)
             button = gr.Button("Search", variant="primary")
-            told = gr.HTML(_EMPTY, label="What was done")
+            message = gr.HTML(_EMPTY, label="What was done")
     with gr.Row():
         with gr.Column(min_width=300):
             before = gr.Gallery(label="Found", **TILES)
@@ -129,8 +129,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             answered = answer(ROW, None, "", 0, name, 1.0, *("", 0) * (SLOTS - 1))
         return (*lists, first, at, *answered, gr.Column(visible=True))
 
-    def refused(told: str) -> tuple[Any, ...]:
-        return [], [], told, "", gr.Column(visible=False), gr.Accordion(visible=False)
+    def refused(message: str) -> tuple[Any, ...]:
+        return [], [], message, "", gr.Column(visible=False), gr.Accordion(visible=False)
 
     def chosen_picture(number: object) -> str:
         explorer = loading.get()
@@ -191,7 +191,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         **QUIET,
     )
     names = [name for _, name, _ in slots]
-    results = [before, after, told, ranks, after_column, ranks_box]
+    results = [before, after, message, ranks, after_column, ranks_box]
     inputs = [kind, picture, words, row, *names]
     on_first_open(loading, on_open, example, inputs, [*names, row, shown, *results, edits_column])
     asked = [kind, picture, words, row, *(each for _, *slot in slots for each in slot)]

@@ -42,10 +42,10 @@ def alike(explorer: Explorer, concept: Any) -> list[tuple[str, str]]:
     return [(explorer.thumbnail(row), f"{name} {explorer.codes[row, latent]:.2f}") for row in rows]
 
 
-def concept_bars(explorer: Explorer, told: dict[str, Any]) -> str:
+def concept_bars(explorer: Explorer, values: dict[str, Any]) -> str:
     """Draw how well the concepts rebuild the embedding, and their shares, given as `numbers` (HTML)."""
-    rows = split_bars(explorer, told, "share", _percent, "bias of the model")
-    (level,) = (each for each in told["levels"] if each["granularity"] == told["granularity"])
+    rows = split_bars(explorer, values, "share", _percent, "bias of the model")
+    (level,) = (each for each in values["levels"] if each["granularity"] == values["granularity"])
     caption = "What sets this picture apart from the average picture (100% in total)"
     return html.rebuilt(level) + bars(rows, caption, ("concept", "share"))
 
@@ -147,8 +147,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         """
         embedded = embedded_upload(loading, picture, embedded)
         explorer = loading.get()
-        told = numbers(explorer, see(explorer, embedded[1], granularity))
-        return concept_bars(explorer, told), html.levels(told), told, embedded
+        values = numbers(explorer, see(explorer, embedded[1], granularity))
+        return concept_bars(explorer, values), html.levels(values), values, embedded
 
     def closer(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
         """Show where in a picture a concept is, and the pictures of the collection that show it most.
@@ -186,17 +186,17 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         # A slider that nobody has moved may stand outside of this collection's bounds.
         chosen = min(max(granularity, least), most) if isinstance(granularity, int) else min(DEFAULT, most)
         sight, fine = see(explorer, embedded[1], chosen), see(explorer, embedded[1], ALL)
-        told, shown = numbers(explorer, sight), gr.Column(visible=True)
+        values, shown = numbers(explorer, sight), gr.Column(visible=True)
         offered = closer_choices(explorer, sight, fine)
         return (
             *(shown, shown, gr.HTML(visible=False)),
             gr.Slider(least, most, value=chosen, info="From coarse to fine. The right end stands for all."),
-            *(concept_bars(explorer, told), html.levels(told), told),
+            *(concept_bars(explorer, values), html.levels(values), values),
             gr.Dropdown(choices=offered, value=offered[0][1] if offered else None),
             embedded,
         )
 
-    closer_in_place = in_place(closer, lambda told: (None, told, []))
+    closer_in_place = in_place(closer, lambda message: (None, message, []))
 
     def closer_to_first(picture: Any, concept: Any) -> tuple[Image.Image | None, str, list[tuple[str, str]]]:
         return (None, "", []) if picture is None or concept is None else closer_in_place(picture, concept)

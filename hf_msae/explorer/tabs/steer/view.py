@@ -95,7 +95,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
             )
             button = gr.Button("Compare", variant="primary")
             seen = gr.HTML(_EMPTY, label="Probabilities")
-            told = gr.HTML(label="What was changed")
+            message = gr.HTML(label="What was changed")
             with gr.Accordion("The numbers", open=False):
                 table = gr.JSON(label="All numbers", show_label=False)
     # The phrases of the names are known once the explorer is loaded; until then, clients are told to send any words.
@@ -157,8 +157,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         found = steer(explorer, embedded[1], chosen, edits, prompt)
         return html.probabilities(found), html.summary(explorer, found), asdict(found), embedded
 
-    def refused(told: str) -> tuple[Any, ...]:
-        return told, "", None, gr.skip()
+    def refused(message: str) -> tuple[Any, ...]:
+        return message, "", None, gr.skip()
 
     def changed(*values: Any) -> tuple[Any, ...]:
         return (_EMPTY, "", None, None) if values[0] is None else in_place(steer_, refused)(*values)
@@ -178,7 +178,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
 
     steer_.__name__ = "steer"
     inputs = [picture, labels, prompt, embedded, *(each for slot in slots for each in slot)]
-    outputs = [seen, told, table, embedded]
+    outputs = [seen, message, table, embedded]
     on_first_open(
         loading, on_open, start, [picture, concepts[0], labels, prompt], [prompt, labels, *concepts, picture]
     )

@@ -25,7 +25,7 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
     with gr.Row():
         task = gr.Dropdown([], value=None, label="Task", allow_custom_value=True, min_width=220)
         method = gr.Dropdown([], value=None, label="Method of the heat map", allow_custom_value=True, min_width=220)
-    told = gr.HTML(_EMPTY, label="What was found")
+    message = gr.HTML(_EMPTY, label="What was found")
     with gr.Accordion("The numbers", open=False):
         table = gr.JSON(label="All numbers", show_label=False)
     task.api_info = lambda: {"type": "string", "description": "the name of a task of the run"}
@@ -44,8 +44,8 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         explorer = loading.get()
         return html.page(found_on(explorer, task, method)), numbers(explorer, task)
 
-    def refused(told: str) -> tuple[Any, ...]:
-        return told, None
+    def refused(message: str) -> tuple[Any, ...]:
+        return message, None
 
     def chosen(task: Any) -> tuple[Any, ...]:
         """List the methods of the task, and show what was found."""
@@ -57,9 +57,9 @@ def build(loading: Loading, on_open: Callable[..., Any]) -> None:
         tasks = loading.get().swordbench.tasks
         return (gr.Dropdown(choices=tasks, value=task or tasks[0]), *chosen(task or tasks[0]))
 
-    outputs = [told, table]
+    outputs = [message, table]
     on_first_open(loading, on_open, start, [task], [task, method, *outputs])
-    refused_task = in_place(chosen, lambda told: (gr.skip(), *refused(told)))
-    task.input(answering(refused_task), task, [method, *outputs], show_progress_on=told, **BUSY)
-    method.input(answering(in_place(swordbench_, refused)), [task, method], outputs, show_progress_on=told, **BUSY)
+    refused_task = in_place(chosen, lambda message: (gr.skip(), *refused(message)))
+    task.input(answering(refused_task), task, [method, *outputs], show_progress_on=message, **BUSY)
+    method.input(answering(in_place(swordbench_, refused)), [task, method], outputs, show_progress_on=message, **BUSY)
     gr.on([], answering(swordbench_), [task, method], outputs, preprocess=False, api_name="swordbench")

@@ -16,7 +16,7 @@ _SIZE = 160  # pixels of a thumbnail's longer side, at most
 _QUALITY = 78
 
 
-class Pictures:
+class Thumbnails:
     """Note which rows of a dataset (None: no pictures) a page shows, and make a style sheet with their thumbnails.
 
     An `<img>` would hold its data each time it is shown; a class with a background image holds it once.
