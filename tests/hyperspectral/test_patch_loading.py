@@ -155,5 +155,5 @@ def test_folders_of_training_and_test_are_told_apart(copy, made):
 
 def test_a_mistyped_name_is_named_as_a_file_and_as_a_dataset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="nosuch is neither a local file or folder nor"):
+    with pytest.raises(FileNotFoundError, match="'nosuch' is neither a file or folder nor"):
         load_patches("nosuch", progress=False)

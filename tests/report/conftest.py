@@ -13,7 +13,7 @@ from hf_msae.bias import bias_report
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import evaluate_msae
-from hf_msae.plotting.look import Drawing
+from hf_msae.plotting.look import SvgFigure
 from hf_msae.report import write_report
 from hf_msae.report.sections import bias, quality, steering
 from tests.identity_msae import identity_msae
@@ -124,11 +124,11 @@ def page(written):
 def no_figure(monkeypatch):
     """Figures are not drawn, which takes longer than all else of a small page; `page` has some."""
 
-    def drawing(figure, alt):
-        return Drawing("data:,", alt, 100)
+    def undrawn(figure, alt):
+        return SvgFigure("data:,", alt, 100)
 
     for section in (bias, quality, steering):
-        monkeypatch.setattr(section, "drawing", drawing)
+        monkeypatch.setattr(section, "svg_figure", undrawn)
     monkeypatch.setattr(quality, "plot_quality_against_k", lambda metrics: None)
 
 
