@@ -200,6 +200,7 @@ class VisionTextMSAE:
             texts: Texts as varied as the images, whose mean is taken; or that mean (d,); or None to undo it.
 
         Raises:
+            TypeError: The texts are a single string.
             ValueError: The MSAE was not trained on image_embeds, all texts are the same, or the mean does not fit.
         """
         if self.hook_point.name != "image_embeds":
@@ -207,6 +208,8 @@ class VisionTextMSAE:
         if texts is None:
             self.text_shift = None
             return
+        if isinstance(texts, str):
+            raise TypeError(f"the mean of texts needs several, got the single string {texts!r}")
         images = self.msae.input_mean.double()
         if not isinstance(texts, torch.Tensor):
             if len(set(texts := list(texts))) < 2:

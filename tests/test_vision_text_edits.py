@@ -9,6 +9,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.backbones import Backbone
+from hf_msae.concepts import Vocabulary
 from hf_msae.concepts.editing import LatentEdit, edit_embeddings
 from tests.tiny_backbones import FAMILIES, TWO_TOWERS, pictures
 from tests.vision_text_models import TEXTS, N, an_msae, table
@@ -103,6 +104,19 @@ def test_edits_nest_and_end_after_errors(clip):
         raise RuntimeError("inside")
     assert torch.equal(clip.image_embeds(pictures()), x)
     assert not clip._editor.site.module._forward_hooks
+
+
+def test_words_are_edited_and_what_is_kept_of_them_is_not(backbones, tmp_path):
+    backbone = backbones["CLIPModel"]
+    model = VisionTextMSAE(backbone, an_msae(backbone, hook_point="text_embeds"))
+    words = Vocabulary(["red", "blue"])
+    with model.edit({3: 50.0}, mode="set"):
+        edited = words.embed(backbone, tmp_path)
+    kept = words.embed(backbone, tmp_path)
+    torch.testing.assert_close(kept, words.embed(backbone.text_embeds))
+    assert (edited - kept).abs().max() > 0.01
+    with model.edit({3: 50.0}, mode="set"):
+        torch.testing.assert_close(words.embed(backbone, tmp_path), edited)
 
 
 def test_an_edit_of_one_thread_is_not_seen_by_another(clip):

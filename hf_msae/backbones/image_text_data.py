@@ -6,7 +6,9 @@ import glob
 import os
 import re
 import tarfile
-from itertools import chain, islice
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -18,7 +20,7 @@ from huggingface_hub.errors import HFValidationError
 
 from hf_msae._utils.paths import is_saved_dataset, refuse_missing_path
 from hf_msae._utils.reachability import refuse_unreachable
-from hf_msae.embeddings.sources import choose_split, data_files_of, datasets_cache
+from hf_msae.embeddings.sources import choose_split, configurations_of, data_files_of, datasets_cache
 
 # Builders for single files or patterns of files.
 _BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -133,18 +135,39 @@ def _open(
 
 
 def _holds_pictures(folder: Path) -> bool:
-    """Whether a folder holds pictures, or one folder of them for each class, and neither splits nor a README.md.
+    """Whether a folder is one of pictures that neither its folders nor its README.md divide into splits.
 
-    `datasets` would take a "train" or "test" in the names of its files for splits, and leave out all other files.
+    `datasets` would take a "train" or "test" in the names of files and folders for splits, and leave out all others.
     """
-    with os.scandir(folder) as entries:  # unlike `Path.is_dir`, it asks nothing of each of 100,000 files
-        inside = [(each.name, each.is_dir()) for each in entries]
-    folders = [name for name, is_dir in inside if is_dir]
-    if any(_SPLIT_WORDS & _words(name) for name in folders) or (folder / "README.md").is_file():
+    holding, endings = set(), set()
+    for place, below, names in os.walk(folder):
+        below[:] = (name for name in below if not name.startswith((".", "__")))
+        found = {os.path.splitext(name)[1].lower() for name in names}
+        endings |= found
+        if not found.isdisjoint(ImageFolder.EXTENSIONS):
+            holding.add(Path(place).relative_to(folder).parts)
+    if not holding or not endings.isdisjoint((*_BUILDERS, ".arrow")):  # the pictures are those of a README
         return False
-    below = (file.name for name in folders for file in islice((folder / name).iterdir(), 100))
-    names = chain((name for name, _ in inside), below)
-    return any(Path(name).suffix.lower() in ImageFolder.EXTENSIONS for name in names)
+    return not (are_splits(holding) or configurations_of(folder))
+
+
+def are_splits(folders: Iterable[tuple[str, ...]]) -> bool:
+    """Whether folders of pictures, each given by the names on its path, are splits and not classes.
+
+    They are if all lie in folders such as "train2017" or "my-test"; or if some lie in folders that are called train
+    and test and nothing else, in one place. A class may be called "train" or "test tube".
+    """
+    folders, named = list(folders), defaultdict(set)
+    for parts in folders:
+        for depth, name in enumerate(parts):
+            words = _words(name) - {""}
+            named[parts[:depth]] |= {split for split, known in SPLIT_KEYWORDS.items() if words and words <= {*known}}
+    return all(map(in_split, folders)) or any(len(splits) > 1 for splits in named.values())
+
+
+def in_split(folders: Iterable[str]) -> bool:
+    """Whether one of the folders on a path may be a split by its name."""
+    return any(not _words(name).isdisjoint(chain(*SPLIT_KEYWORDS.values())) for name in folders)
 
 
 def _files_below(folder: Path) -> DataFilesList:

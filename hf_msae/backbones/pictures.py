@@ -13,7 +13,7 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from .._utils.paths import is_saved_dataset
 from ..embeddings import EmbeddingDataset
 from ..embeddings.metadata import EmbeddingMetadata
-from .image_text_data import open_dataset
+from .image_text_data import are_splits, in_split, open_dataset
 
 _NOT_READ = {".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".svg", ".svgz"}
 _NOT_READ -= set(ImageFolder.EXTENSIONS)
@@ -37,6 +37,12 @@ def remarks(source: str, columns: Sequence[str]) -> list[str]:
         kinds = ", ".join(f"{number} {kind}" for kind, number in not_read.most_common())
         found.append(f"{source} holds pictures of kinds that are not read ({kinds}): save them as PNG to include them")
     is_described = "label" in columns or any(file.name.startswith("metadata.") for file in files)
+    outside = [file for file in pictures if not in_split(file.parts[:-1])]
+    if outside and are_splits({file.parts[:-1] for file in pictures}):
+        found.append(
+            f"the folders of {source} are splits, so {len(outside)} of its pictures are left out, which lie in none "
+            f"({outside[0]}, ...): move them into a split, or rename train and test if these are classes"
+        )
     depths = {len(file.parts) - 1 for file in pictures}
     if not is_described and len(depths) > 1 and len({file.parts[0] for file in pictures}) > 1:
         found.append(
@@ -68,15 +74,21 @@ def open_pictures(
     source = source or own
     if not source:
         return None
-    test_size = None
+    chosen = {}
     if source == own and not source.startswith(("scenes:", "clipart:")):  # whose names hold the split
-        split, test_size = split or recorded.get("dataset_split"), recorded.get("test_size")
+        split = split or recorded.get("dataset_split")
+        chosen = {
+            "config_name": recorded.get("dataset_config_name"),
+            "revision": recorded.get("dataset_revision"),
+            "test_size": recorded.get("test_size"),
+        }
     try:
-        rows = open_dataset(source, split, test_size=test_size)
+        rows = open_dataset(source, split, **chosen)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"pictures of {embeddings.source}: {error}; name their dataset with {flag}") from error
-    if recorded.get("max_rows"):
-        rows = spread_rows(rows, recorded["max_rows"])
+    if number := recorded.get("max_rows"):
+        is_first = recorded.get("streaming", False)
+        rows = rows.select(range(min(number, len(rows)))) if is_first else spread_rows(rows, number)
     folder = Path(embeddings.source).expanduser()
     metadata = EmbeddingMetadata.load(folder) if folder.is_dir() else None
     if metadata is not None and metadata.skipped:  # rows that the extraction could not read

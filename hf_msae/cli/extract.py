@@ -156,6 +156,9 @@ def main(argv: list[str] | None = None) -> None:
             chosen = {} if args.test_size is None else {"test_size": args.test_size, "dataset_split": args.split}
             if args.max_rows is not None:
                 dataset, chosen["max_rows"] = spread_rows(dataset, args.max_rows), args.max_rows
+                chosen |= {"streaming": True} if args.streaming else {}  # the rows are the first ones
+            if args.dataset_config_name is not None:
+                chosen["dataset_config_name"] = args.dataset_config_name
             columns = args.image_column, args.text_column, args.keep_columns
             check_dataset(dataset, args.hook_point, *columns, args.on_unreadable)
             for remark in remarks(args.dataset, list(dataset.features or ())) if accelerator.is_main_process else ():

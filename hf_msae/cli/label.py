@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     """Label the latents, write and print what was found, and exit with 1 if nothing was."""
+    from .._utils.fingerprint import model_fingerprint
     from ..concepts import ConceptTable
     from ..neuron_labels import Budget, MSAENeuron, label_neurons
     from ..neuron_labels.control import Control
@@ -86,6 +87,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     if names is None:
         none, nan = ([value] * model.msae.config.num_latents for value in (None, float("nan")))
         names = ConceptTable.from_columns(none, nan, none, nan)
+        names.provenance["model_sha256"] = model_fingerprint(model.msae)
     if table_file is None:
         table_file = output / "concepts.parquet"
         names = _with_earlier_labels(names, table_file)

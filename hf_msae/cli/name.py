@@ -153,14 +153,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_parser("name", [ModelArguments, NameArguments], __doc__, EXAMPLE)
     source, args = parser.parse(argv)
 
-    from ..concepts import name_by_labels, name_latents
+    from ..concepts import ConceptTable, name_by_labels, name_latents
     from ..concepts.agreement import check_enough
     from ..concepts.codes import open_embeddings
+    from ..concepts.line_labels import with_line_labels_of
     from ..concepts.naming import check_options
 
     with parser.reporting_errors():
-        output = _output_file(args, source.model)
+        output = _output_file(args, source)
         check_outputs([], str(output))
+        earlier = ConceptTable.load(output) if output.is_file() else None
         check_inputs(args.data)
         vocabulary = None if args.vocabulary is None else read_vocabulary(args)
         if vocabulary is not None:
@@ -191,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             how |= {"backbone": backbone.name_or_path, "backbone_revision": backbone.revision}
             how["vocabulary"] = args.vocabulary
         table = replace(table, provenance=table.provenance | how)
+        if earlier is not None:
+            table = with_line_labels_of(table, earlier)
         table.save(output)
     if vocabulary is None:
         _print_labels(table, args.q)
@@ -203,13 +207,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         _print_other_tables(output)
 
 
-def _output_file(args: NameArguments, model: str) -> Path:
+def _output_file(args: NameArguments, source: ModelArguments) -> Path:
     if args.output is not None:
         return Path(args.output).expanduser()
-    refuse_missing_path(model)
-    folder = Path(model).expanduser()
+    refuse_missing_path(source.model)
+    folder = Path(source.model).expanduser() / (source.subfolder or "")
     if not folder.is_dir():
-        raise ValueError(f"{model} is not a folder that names can be written to: give a file with --output")
+        raise ValueError(f"{folder} is not a folder that names can be written to: give a file with --output")
     return folder / "concepts" / f"{Path(args.vocabulary or 'labels').stem}.parquet"
 
 

@@ -243,18 +243,24 @@ def choose_names(
 def _second_meanings(
     choosing: Moments, testing: Moments, words: torch.Tensor, name: torch.Tensor, bar: tqdm
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the word with the highest partial correlation given each latent's name, and read it on the other half."""
+    """Find the word with the highest partial correlation given each latent's name, and read it on the other half.
+
+    The place is -1, and the figure NaN, where no other word agrees with the latent.
+    """
     named, also = words[name], np.empty(len(name), dtype=int)
     spread_of_words = choosing.spread_of(words)
     for part, values in choosing.agreements(words, bar):
         partial = _partial(values, *_with_name(choosing, named[part], words, spread_of_words, part))
-        also[part] = torch.minimum(values, partial).argmax(dim=1).cpu().numpy()
+        scores = torch.minimum(values, partial).scatter(1, name[part][:, None], -1.0)
+        best, place = scores.max(dim=1)
+        also[part] = torch.where(best > 0, place, -1).cpu().numpy()
     chosen = words[also]
     between = ((named @ testing.embeddings) * chosen).sum(dim=1) / (
         testing.spread_of(named) * testing.spread_of(chosen)
     ).clamp(min=1e-12)
     of_name, of_chosen = (torch.from_numpy(testing.agreement_of(each)).to(words.device) for each in (named, chosen))
-    return also, torch.minimum(of_chosen, _partial(of_chosen, of_name, between)).cpu().numpy()
+    figure = torch.minimum(of_chosen, _partial(of_chosen, of_name, between)).cpu().numpy()
+    return also, np.where(also >= 0, figure, np.nan)
 
 
 def _with_name(

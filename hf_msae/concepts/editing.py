@@ -188,6 +188,12 @@ def _edit_all(module: nn.Module, embeddings: torch.Tensor) -> torch.Tensor | Non
     return changed
 
 
+def is_edited(model: nn.Module) -> bool:
+    """Whether edits of this thread or task apply to a module of this model."""
+    edited = {active.editor.site.module for active in _ACTIVE.get() if not active.over}
+    return not edited.isdisjoint(model.modules())
+
+
 @dataclass(eq=False)
 class Editor:
     """Edits the output of a module, only in threads and tasks that ask for it."""

@@ -183,7 +183,7 @@ def explain_embedding(
         raise ValueError(f"top must be positive, got {top}")
     parts = _split(msae, embedding, k)
     shares = _shares(msae, parts)
-    order = parts.activations.argsort(descending=True, stable=True)[:top]
+    order = parts.order[:top]
     latents, activations = parts.latents[order], parts.activations[order]
     levels, of_dictionary = own_levels(msae.config)
     places = latents.cpu().numpy() + 1 if of_dictionary else np.arange(1, len(order) + 1)
@@ -265,6 +265,7 @@ class _Split(NamedTuple):
     embedding: torch.Tensor  # (d,)
     latents: torch.Tensor  # active ones, by number (m,)
     activations: torch.Tensor  # (m,)
+    order: torch.Tensor  # their places from strongest to weakest before the cap, which can make them equal (m,)
     vectors: torch.Tensor  # of each active latent (m, d)
     bias: torch.Tensor  # with the mean (d,)
     residual: torch.Tensor  # (d,)
@@ -274,12 +275,15 @@ def _split(msae: MSAEModel, embedding: torch.Tensor, k: int | None) -> _Split:
     if embedding.shape != (msae.config.d_in,):
         raise ValueError(f"an embedding has shape ({msae.config.d_in},), got {tuple(embedding.shape)}")
     embedding = embedding.to(msae.device)
-    code = msae.encode(embedding[None], k)[0].double()
-    latents = code.nonzero().flatten()
+    k = msae.family.default_k(msae.config) if k is None else k
+    values, ranked = (found[0] for found in msae.encode_topk(embedding[None], k))
+    is_active = values > 0
+    latents, ranks = ranked[is_active].sort()
+    activations = values[is_active][ranks].double()
     scale, x = msae.input_scale.double(), embedding.double()
-    vectors = code[latents, None] * msae.dictionary[latents].double() / scale
+    vectors = activations[:, None] * msae.dictionary[latents].double() / scale
     bias = msae.pre_bias.double() / scale + msae.input_mean.double()
-    return _Split(x, latents, code[latents], vectors, bias, x - vectors.sum(dim=0) - bias)
+    return _Split(x, latents, activations, ranks.argsort(), vectors, bias, x - vectors.sum(dim=0) - bias)
 
 
 def _shares(msae: MSAEModel, parts: _Split) -> ConceptShares:

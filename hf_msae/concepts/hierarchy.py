@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..model.modeling_msae import MSAEModel
 
+_CHILDREN = 512  # held at a time with all their parents
 _EDGE_COLUMNS = "parent parent_name child child_name together parent_given_child child_given_parent low lift".split()
 
 
@@ -167,8 +168,7 @@ def concept_hierarchy(
     of_kept = name_columns(concepts, kept.tolist())
     frame = pd.DataFrame({"latent": kept, **of_kept, "level": level[often], "count": counts})
 
-    pairs = (active.T @ active).tocoo()
-    child, parent, together = pairs.row, pairs.col, pairs.data
+    child, parent, together = _often_together(active, counts, min_parent)
     names = np.array(of_kept["name"], dtype=object)
     edges = pd.DataFrame(
         {
@@ -184,10 +184,28 @@ def concept_hierarchy(
             "parent_count": counts[parent],
         }
     )
-    fits = (edges["child"] != edges["parent"]) & (edges["low"] >= min_parent) & (edges["lift"] >= min_lift)
-    edges = edges[fits & (edges["child_given_parent"] <= max_child)]
+    fits = (edges["low"] >= min_parent) & (edges["lift"] >= min_lift) & (edges["child_given_parent"] <= max_child)
+    edges = edges[fits]
     edges = edges.sort_values(["child", "parent_count", "parent"]).drop_duplicates("child")  # the rarest parent
     return ConceptHierarchy(frame, edges[_EDGE_COLUMNS].reset_index(drop=True), len(codes), k)
+
+
+def _often_together(
+    active: sparse.csc_matrix, counts: np.ndarray, min_parent: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return pairs in which the parent is active in at least the share `min_parent` of the child's samples.
+
+    They are columns of `active` (N, m), the child's and the parent's, and the samples in which both are active. Of
+    thousands of latents nearly all pairs are active together at times, so few children are held at a time.
+    """
+    found = []
+    for start in range(0, active.shape[1], _CHILDREN):
+        pairs = (active[:, start : start + _CHILDREN].T @ active).tocoo()
+        child, parent = pairs.row + start, pairs.col
+        # The lower end of the interval, which decides, lies below the share.
+        often = (child != parent) & (pairs.data >= (1 - 1e-9) * min_parent * counts[child])
+        found.append((child[often], parent[often], pairs.data[often]))
+    return tuple(map(np.concatenate, zip(*found, strict=True))) if found else (np.empty(0, dtype=int),) * 3
 
 
 def _active(

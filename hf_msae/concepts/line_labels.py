@@ -1,7 +1,8 @@
-"""What a table of names holds of labels by LINE, for those who read a card or a report."""
+"""What a table of names holds of labels by LINE, which stay when latents are named again."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .table import ConceptTable
@@ -20,6 +21,16 @@ def line_labels(table: ConceptTable, number: int) -> dict[str, Any] | None:
     confirmed = labeled[labeled["line_confirmed"].astype(bool)].sort_values("line_low", ascending=False, kind="stable")
     rows = confirmed.head(number).to_dict("records")
     return {"labeled": len(labeled), "confirmed": len(confirmed), "rows": rows, **_makers(table.provenance)}
+
+
+def with_line_labels_of(table: ConceptTable, earlier: ConceptTable) -> ConceptTable:
+    """Return a table with the labels by LINE of an earlier one, if both are of the same model."""
+    columns = [column for column in earlier.frame if column.startswith("line_")]
+    of_model = [each.provenance.get("model_sha256") for each in (table, earlier)]
+    if not columns or None in of_model or of_model[0] != of_model[1]:
+        return table
+    frame = table.frame.merge(earlier.frame[["latent", *columns]], on="latent", how="left")
+    return replace(table, frame=frame, provenance={**table.provenance, "line": earlier.provenance.get("line", {})})
 
 
 def _makers(provenance: dict[str, Any]) -> dict[str, str]:

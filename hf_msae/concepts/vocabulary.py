@@ -173,8 +173,8 @@ class Vocabulary:
         """Embed every word: the mean of its prompts' embeddings, each scaled to unit length.
 
         Args:
-            text_embeds: A [`Backbone`], whose embeddings are cached on disk; or a function from prompts to an array of
-                shape (len(prompts), d).
+            text_embeds: A [`Backbone`], whose embeddings are cached on disk unless they are edited; or a function from
+                prompts to an array of shape (len(prompts), d).
             cache_dir: Folder of the cache. Defaults to `vocabularies` in HF_MSAE_CACHE (`hf_msae` in HF_HOME). Where
                 nothing can be written, there is only a warning.
 
@@ -196,6 +196,10 @@ class Vocabulary:
         from safetensors import SafetensorError
         from safetensors.torch import load_file, save
 
+        from .editing import is_edited
+
+        if is_edited(text_embeds.model):
+            return self._embed(text_embeds.text_embeds).cpu()
         folder = Path(cache_dir).expanduser() if cache_dir else cache_root() / "vocabularies"
         identity = json.dumps([self.words, self.templates, text_embeds.provenance()], sort_keys=True)
         file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
@@ -215,7 +219,7 @@ class Vocabulary:
 
     def _embed(self, text_embeds: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         prompts = [template.format(word) for word in self.words for template in self.templates]
-        embeds = torch.nn.functional.normalize(text_embeds(prompts).float(), dim=-1)
+        embeds = torch.nn.functional.normalize(as_tensor(text_embeds(prompts)).float(), dim=-1)
         return embeds.reshape(len(self), len(self.templates), -1).mean(1)
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, hf_hub_download, snapshot_download
+from huggingface_hub import DatasetCardData, hf_hub_download, metadata_load, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 from yaml import YAMLError
 
@@ -95,20 +95,30 @@ def data_files_of(folder: Path, config_name: str | None = None) -> DataFilesDict
 
     `datasets` takes the folder for a pattern, in which brackets and asterisks have a meaning.
     """
-    literal, readme = glob.escape(str(folder.absolute())), folder / "README.md"
-    patterns = None
-    if readme.is_file():
-        try:
-            configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(readme).data)
-            name = config_name or configs.get_default_config_name()
-        except (ValueError, YAMLError) as error:
-            raise ValueError(f"the front matter of {readme} cannot be read: {error}") from error
-        if configs and name not in configs:
+    literal, patterns = glob.escape(str(folder.absolute())), None
+    if configs := configurations_of(folder):
+        name = config_name or configs.get_default_config_name()
+        if name not in configs:
             problem = f"no configuration {name!r}" if name else "several configurations and no default"
-            raise ValueError(f"{readme} has {problem}: choose one of {', '.join(configs)}, or name a file")
-        patterns = configs[name].get("data_files") if configs else None
+            raise ValueError(
+                f"{folder / 'README.md'} has {problem}: choose one of {', '.join(configs)}, or name a file"
+            )
+        patterns = configs[name].get("data_files")
     patterns = get_data_patterns(literal) if patterns is None else sanitize_patterns(patterns)
     return DataFilesDict.from_patterns(patterns, base_path=literal)
+
+
+def configurations_of(folder: Path) -> MetadataConfigs:
+    """Return the configurations that the README.md of a folder declares for `datasets`; there may be none."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return MetadataConfigs()
+    try:
+        configs = MetadataConfigs.from_dataset_card_data(DatasetCardData(**(metadata_load(readme) or {})))
+        configs.get_default_config_name()
+    except (ValueError, YAMLError) as error:
+        raise ValueError(f"the front matter of {readme} cannot be read: {error}") from error
+    return configs
 
 
 def datasets_cache() -> str | None:

@@ -15,7 +15,7 @@ import torch
 
 from .._utils.atomic import atomic_path, is_leftover, make_folder, remove
 from .._utils.cache import cache_folder, cache_root
-from .._utils.fingerprint import accepted_fingerprints
+from .._utils.fingerprint import accepted_fingerprints, model_fingerprint
 from .._utils.json_files import from_json, write_json
 from ..concepts.collectors import SparseCodes
 
@@ -232,12 +232,14 @@ def segment_folder(folder: Path, number: int) -> Path:
 
 
 def default_folder(msae: MSAEModel, embeddings: EmbeddingDataset, k: int) -> Path:
-    """Return the folder in the cache where the index of an MSAE and its embeddings is kept if no other is chosen."""
+    """Return the folder in the cache where the index of an MSAE and its embeddings is kept if no other is chosen.
+
+    Splits of a dataset have the same source, but not the same first row.
+    """
     source = Path(embeddings.source).expanduser()
     where = str(source.resolve()) if source.exists() else embeddings.source
-    names = []
-    for fingerprint in accepted_fingerprints(msae):
-        identity = "\n".join([fingerprint, where, str(embeddings.column), str(k)])
-        names.append(hashlib.sha256(identity.encode()).hexdigest()[:24])
-    there = [cache_root() / "indexes" / name for name in names]
-    return next((folder for folder in there if folder.is_dir()), None) or cache_folder("indexes") / names[0]
+    first = hashlib.sha256(embeddings[:1].numpy().tobytes()).hexdigest()
+    identity = "\n".join([model_fingerprint(msae), where, str(embeddings.column), str(k), first])
+    name = hashlib.sha256(identity.encode()).hexdigest()[:24]
+    there = cache_root() / "indexes" / name  # which may be read-only
+    return there if there.is_dir() else cache_folder("indexes") / name

@@ -137,6 +137,8 @@ class ConceptIndex:
         if codes is not None and (codes.k < k or len(codes) != len(embeddings)):
             raise ValueError(f"codes have {len(codes)} rows of {codes.k}, but {len(embeddings)} of k={k} are needed")
         metadata = IndexMetadata.to_continue(folder, msae, k)
+        if 0 < sum(metadata.segments) < len(embeddings):
+            cls(folder, msae, embeddings)  # checks that the rows there are the first of these
         with claimed_folder(folder, metadata):
             for done in range(sum(metadata.segments), len(embeddings), _SEGMENT_ROWS):
                 rows = range(done, min(done + _SEGMENT_ROWS, len(embeddings)))

@@ -2,12 +2,14 @@
 
 import csv
 import glob
+from pathlib import Path
 
 import pytest
 from datasets.data_files import DataFilesList
 from PIL import Image
 
 from hf_msae.backbones.image_text_data import _files_below, open_dataset
+from hf_msae.backbones.pictures import remarks
 
 
 def draw(folder, *names):
@@ -56,6 +58,48 @@ def test_folders_are_classes_unless_they_are_splits(tmp_path):
         draw(tmp_path / "both" / split / "cat", "0.png")
         draw(tmp_path / "both" / split / "dog", "1.png")
     assert open_dataset(str(tmp_path / "both"), "test").features["label"].names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["bus", "car", "train"],  # classes of COCO
+        ["beaker", "test tube"],
+        ["cats/pug", "dogs/test persian"],
+    ],
+)
+def test_classes_may_be_named_like_splits(tmp_path, folders):
+    for folder in folders:
+        draw(tmp_path / folder, "test_1.png", "train_station.png", "b.png")
+    (tmp_path / "README.md").write_text("# Pictures\nThese are mine.\n")
+    found = open_dataset(str(tmp_path))
+    assert found.features["label"].names == [Path(folder).name for folder in folders]
+    assert len(found) == 3 * len(folders) and remarks(str(tmp_path), found.column_names) == []
+
+
+@pytest.mark.parametrize(
+    ("folders", "split"),
+    [
+        (["images/train2017/a", "images/val2017/a"], "validation"),  # as COCO's
+        (["my-train", "my-test"], "test"),
+        (["train", "test", "bus"], "test"),
+    ],
+)
+def test_splits_are_found_at_any_depth(tmp_path, folders, split):
+    for folder in folders:
+        draw(tmp_path / folder, "0.png", "1.png")
+    found = open_dataset(str(tmp_path), split)
+    assert len(found) == 2
+    left_out = " ".join(remarks(str(tmp_path), found.column_names))
+    assert ("bus/" in left_out and "2 of its pictures" in left_out) == ("bus" in folders)
+
+
+def test_the_front_matter_of_a_readme_makes_splits(tmp_path):
+    draw(tmp_path / "a", "0.png")
+    draw(tmp_path / "b", "1.png", "2.png")
+    files = "".join(f"  - split: {split}\n    path: {folder}/*\n" for split, folder in (("train", "a"), ("test", "b")))
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    assert len(open_dataset(str(tmp_path), "test")) == 2
 
 
 def test_captions_that_do_not_say_of_which_picture_they_are_are_refused(tmp_path):

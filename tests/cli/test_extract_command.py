@@ -109,6 +109,18 @@ def test_a_test_split_is_set_aside_and_its_pictures_are_found_again(pictures, tm
         assert [file.removeprefix(f"{pictures}/") for file in files] == names[split]
 
 
+def test_the_rows_of_a_configuration_and_of_a_stream_are_found_again(place, tmp_path):
+    folder, shown = tmp_path / "data", place.scenes["test"].select_columns(["image", "caption"])
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.parquet\n" for name in ("one", "two"))
+    folder.mkdir()
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}  default: true\n---\n")
+    for name, start in (("one", 0), ("two", 8)):
+        shown.select(range(start, start + 8)).to_parquet(folder / f"{name}.parquet")
+    found = extract(folder, tmp_path / "out", "--dataset_config_name", "one", "--streaming", "--max_rows", "4")
+    assert found.dataset["caption"][:] == shown["caption"][:4]
+    assert ImageArguments().open_images(found)["caption"][:] == shown["caption"][:4]
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [

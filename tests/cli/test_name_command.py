@@ -53,6 +53,31 @@ def test_names_without_pictures_are_suggestions(model, capsys):
     assert f"{name} (unvalidated)" in printed and "None is validated: no q-value is at most 0.05" in printed
 
 
+def test_labels_of_latents_stay_when_they_are_named_again(model):
+    names = [str(model), "--vocabulary", "scenes", "--max_words", "9", "--disable_tqdm"]
+    main(names)
+    file = model / "concepts" / "scenes.parquet"
+    table = ConceptTable.load(file)
+    table.frame.loc[3, ["line_label", "line_score"]] = ["crimson", 0.9]
+    table.provenance["line"] = {"seed": 5}
+    table.save(file)
+    main([*names, "--seed", "1"])
+    found = ConceptTable.load(file)
+    assert found.provenance["seed"] == 1 and found.provenance["line"] == {"seed": 5}
+    assert found.frame["line_label"][3] == "crimson" and found.frame["line_label"].notna().sum() == 1
+    table.provenance["model_sha256"] = "another model's"
+    table.save(file)
+    main(names)
+    assert "line_label" not in ConceptTable.load(file).frame
+
+
+def test_names_are_written_beside_a_model_in_a_subfolder(place, model):
+    shutil.copytree(model, model / "small")
+    main([str(model), "--subfolder", "small", "--vocabulary", "scenes", "--max_words", "9", "--disable_tqdm"])
+    assert len(concepts_beside(model, subfolder="small")) == place.msae.config.num_latents
+    assert concepts_beside(model) is None
+
+
 def test_names_from_label_columns_need_no_backbone(place, model, capsys, monkeypatch):
     monkeypatch.setattr("hf_msae.vision_text.VisionTextMSAE.from_pretrained", None)
     with pytest.warns(UserWarning, match="of caption"):

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from hf_msae import VisionTextMSAE
@@ -107,6 +108,17 @@ def test_the_index_is_kept_and_found_again(place, tmp_path, monkeypatch, capsys)
     main(flags)
     assert (folder / "segment-00000" / "latents.npy").stat().st_mtime_ns == written
     assert capsys.readouterr().out == first
+
+
+def test_splits_of_a_dataset_have_indexes_of_their_own(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MSAE_CACHE", str(tmp_path))
+    rows = load_embeddings(place.test)[:].tolist()
+    parts = {"train": rows[:50], "test": rows[50:]}
+    splits = {name: Dataset.from_dict({"image_embeds": part}) for name, part in parts.items()}
+    DatasetDict(splits).save_to_disk(tmp_path / "both")
+    for split in ("train", "test", "train"):
+        main([str(place.model), "--data", str(tmp_path / "both"), "--split", split, "--row", "4", "--disable_tqdm"])
+    assert len(list((tmp_path / "indexes").iterdir())) == 2
 
 
 def test_approximately_the_same_is_found(search):

@@ -106,7 +106,13 @@ def test_a_second_meaning_is_said(names):
     both = names.loc[CONCEPTS]
     assert {both["name"], both["also"]} == {"concept 0", "concept 1"}
     assert both["also_agreement"] > 0.4
-    assert (names["also_agreement"][:CONCEPTS] < 0.3).all()
+    assert (names["also_agreement"][:CONCEPTS].fillna(0) < 0.3).all()
+
+
+def test_the_name_is_no_second_meaning_of_itself(world):
+    few = _names(world, world[2][:3], Vocabulary(VOCABULARY.words[:3]))
+    assert (few["name"] != few["also"])[few["name"].notna()].all() and few["also"].notna().any()
+    assert (few["also"].isna() == few["also_agreement"].isna()).all()
 
 
 def test_a_latent_that_no_picture_activates_has_no_name(names, table):

@@ -129,6 +129,19 @@ def test_levels_are_where_a_latent_enters():
     assert len(explain_embedding(model, x, top=N, k=3).frame) == 3
 
 
+def test_concepts_that_the_cap_makes_equal_keep_their_order():
+    torch.manual_seed(0)
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[2, N], soft_cap=1e-3)).eval()
+    x = 20 * random_embeddings(1)
+    found = explain_embedding(model, x[0], top=N)
+    with torch.no_grad():
+        values, expected = model.encode_topk(x, N)
+    assert len(values[0].unique()) < len(found.frame), "some are equal"
+    assert found.frame["latent"].tolist() == expected[0][: len(found.frame)].tolist()
+    assert found.frame["activation"].tolist() == values[0][: len(found.frame)].tolist()
+    assert explain_embedding(model, x[0], top=2, k=2).frame["latent"].tolist() == expected[0][:2].tolist()
+
+
 def test_percentiles_are_shares_of_the_data():
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting_ks=[N])).eval()
@@ -169,6 +182,8 @@ def test_images_and_texts_are_explained_and_drawn(backbones):
     bars = figure.axes[1]
     assert len(bars.patches) == 5 and bars.get_yticklabels()[0].get_text().startswith("red (unvalidated) · ")
     assert len(figure.axes[0].images) == 1 and figure.get_suptitle() == "a title"
+    with pytest.raises(TypeError, match="'a red circle'"):
+        model.center_texts("a red circle")
     model.center_texts(["a red circle", "blue", "a photo"])
     shifted = explain_embedding(msae, clip.text_embeds(["blue"])[0] + model.text_shift, names)
     pd.testing.assert_frame_equal(model.explain("blue").to_pandas(), shifted.to_pandas(), rtol=1e-3, atol=1e-5)

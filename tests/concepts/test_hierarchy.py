@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hf_msae.concepts import ConceptHierarchy, ConceptTable, concept_hierarchy
+from hf_msae.concepts import ConceptHierarchy, ConceptTable, concept_hierarchy, hierarchy
 from hf_msae.concepts.codes import collect_codes
 from hf_msae.concepts.collectors import SparseCollector
 from hf_msae.embeddings import load_embeddings
@@ -68,6 +68,16 @@ def test_conditions_decide(world):
     assert (4, 3) in pairs(min_lift=0.5), "what is always active"
     assert pairs(indices=[0, 2, 3]) == {(0, 2)}, "of the parents that are left the rarest"
     assert (0, 5) not in pairs(min_count=5)
+
+
+def test_pairs_are_the_same_however_many_children_are_held(world, monkeypatch):
+    model, embeddings, _ = world
+    whole = concept_hierarchy(model, embeddings, k=N, progress=False, max_child=1.0).edges
+    monkeypatch.setattr(hierarchy, "_CHILDREN", 2)
+    found = concept_hierarchy(model, embeddings, k=N, progress=False, max_child=1.0).edges
+    assert len(whole) > 1 and found.equals(whole)
+    none = concept_hierarchy(model, embeddings, indices=[], k=N, progress=False)
+    assert none.edges.empty and list(none.edges) == list(whole)
 
 
 def test_levels_of_a_prefix_model_are_widths(world):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,9 @@ from hf_msae.concepts import Vocabulary, vocabulary
 def test_templates_are_averaged_as_unit_vectors():
     directions = {"red": [3.0, 0.0], "a red shape": [0.0, 5.0], "star": [0.0, 2.0], "a star shape": [0.0, 1.0]}
     words = Vocabulary(["red", "star"], templates=("{}", "a {} shape"))
-    embeds = words.embed(lambda prompts: torch.tensor([directions[prompt] for prompt in prompts]))
-    assert torch.allclose(embeds, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+    for array in (torch.tensor, np.array):
+        embeds = words.embed(lambda prompts, array=array: array([directions[prompt] for prompt in prompts]))
+        assert torch.allclose(embeds, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
     assert list(words) == ["red", "star"] and len(words) == 2
 
 

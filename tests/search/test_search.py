@@ -156,6 +156,9 @@ def test_an_index_is_loaded_and_continued(tmp_path, monkeypatch):
     for query in ({3: 1.0}, {4: 1.0, 9: -1.0}):
         pd.testing.assert_frame_equal(loaded.by_concepts(query), whole.by_concepts(query))
     assert not list((tmp_path / "index").glob(".*"))
+    with pytest.raises(ValueError, match="other embeddings"):
+        ConceptIndex.build(tmp_path / "index", model, np.concatenate([X[:9] + 1, X, X]), K, progress=False)
+    assert len(ConceptIndex(tmp_path / "index", model, X.numpy())) == ROWS, "nothing was added"
 
 
 def test_an_index_with_the_fingerprint_of_v0_1_opens_and_goes_on(tmp_path):
