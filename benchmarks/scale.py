@@ -4,7 +4,7 @@
     python benchmarks/scale.py --rows 10000 100000 1000000 --folder big      # hours; what is done is not done again
 
 The embeddings are those of benchmarks/search.py, 768 wide and like those of CLIP; the MSAE has 24,576 latents. Latents
-are named from 20,000 words that lie where embeddings are, with evidence from a sample of 20,000 embeddings at most.
+are named from 20,000 words that lie where embeddings are, with evidence from all of them.
 The metrics of training and report are those of a sample of 50,000 embeddings at most. With --max_steps, training ends
 before its epoch does; what an epoch takes follows from the seconds of a step in train.log.
 Every stage is a process of its own. Memory is the largest amount that the process has for itself alone; pages of
@@ -26,7 +26,7 @@ import psutil
 import torch
 from search import make_embeddings, write_embeddings
 
-WIDTH, LATENTS, WORDS, MOST_NAMED = 768, 24_576, 20_000, 20_000
+WIDTH, LATENTS, WORDS = 768, 24_576, 20_000
 STAGES = ("train", "name", "index", "report")
 
 
@@ -35,7 +35,7 @@ def train(folder: Path, max_steps: int | None) -> None:
 
     words = {
         "train_data": folder / "embeddings.npy", "output_dir": folder / "msae", "num_latents": LATENTS,
-        "num_train_epochs": 1, "save_strategy": "no", "eval_strategy": "no",
+        "num_train_epochs": 1, "save_strategy": "no", "eval_strategy": "no", "overwrite_output_dir": True,
     }  # fmt: skip
     if max_steps:
         words["max_steps"] = max_steps
@@ -48,12 +48,10 @@ def name(folder: Path) -> None:
     from hf_msae.embeddings import load_embeddings
 
     embeddings = load_embeddings(folder / "embeddings.npy")
-    rows = np.random.default_rng(0).permutation(len(embeddings))[:MOST_NAMED]
-    pictures = embeddings[np.sort(rows).tolist()]
     near = np.concatenate(list(make_embeddings(WORDS, WIDTH, seed=2)))
     words = torch.from_numpy(near)
     msae = MSAEModel.from_pretrained(folder / "msae")
-    table = name_latents(msae, Vocabulary([f"word {i}" for i in range(WORDS)]), words, pictures)
+    table = name_latents(msae, Vocabulary([f"word {i}" for i in range(WORDS)]), words, embeddings)
     table.save(folder / "msae" / "concepts" / "words.parquet")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
 
 _FIRST_WEIGHT, _LAST_WEIGHT = 0.998, 0.97  # of the strongest sample, and of the last one
+_MOST_SAMPLES = 50_000  # whose words are held; those of a million would take hours and gigabytes
 _CHUNK_ENTRIES = 2**21
 _TOLERANCE = 3e-6  # of a logarithm; a sum of 100 is then as exact as a sum of 100 floats
 
@@ -44,7 +45,8 @@ def name_by_activations(
 
         s_j(w) = sum over samples of log(1 + p (P(w | x) - 1)),   score_j(w) = s_j(w) - log mean_j' exp s_j'(w)
 
-    The second term takes away what a word scores on any latent.
+    The second term takes away what a word scores on any latent. Of more than 50,000 samples, as many are taken, evenly
+    spread.
 
     Args:
         msae: The MSAE.
@@ -59,8 +61,8 @@ def name_by_activations(
         progress: Whether to show progress bars.
 
     Returns:
-        One row per latent: latent, activation_name, activation_score, num_active (samples that activate it). Latents
-        that no sample activates have no name.
+        One row per latent: latent, activation_name, activation_score, num_active (samples that activate it, of
+        those taken). Latents that no sample activates have no name.
 
     Raises:
         ValueError: The word embeddings do not fit, there are fewer samples than `num_samples`, or an option is out of
@@ -74,16 +76,18 @@ def name_by_activations(
         raise ValueError(f"temperature must be positive, got {temperature}")
     mean = embeddings.statistics(progress=progress).mean.float() if center else 0.0
     words = F.normalize(words - words.mean(0) if center else words, dim=-1)
+    number = min(len(embeddings), max(_MOST_SAMPLES, num_samples))
+    rows = np.arange(number) * len(embeddings) // number
     collectors = [TopRowsCollector(num_samples)]
     (top,) = collect_codes(
-        msae, embeddings, collectors, batch_size=batch_size, progress=progress, description="strongest samples"
+        msae, embeddings, collectors, rows, batch_size=batch_size, progress=progress, description="strongest samples"
     )
 
     alive = np.flatnonzero(top.num_active > 0)
     used, place = np.unique(top.rows[alive], return_inverse=True)
     place = torch.from_numpy(place.reshape(len(alive), num_samples))
     active = torch.from_numpy(top.values[alive] > 0)  # the other samples have the weight 0
-    samples = temperature * F.normalize(embeddings[used] - mean, dim=-1)
+    samples = temperature * F.normalize(embeddings[rows[used]] - mean, dim=-1)
     size = max(1, _CHUNK_ENTRIES // max(len(used), len(alive), 1))
     total, highest = torch.full((2, len(used)), -torch.inf)
     for part in words.split(size):

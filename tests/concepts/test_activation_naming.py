@@ -1,11 +1,12 @@
 """Names by activations: soft-WPMI by its formula, and the words that planted samples are about."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts import Vocabulary, name_by_activations
+from hf_msae.concepts import Vocabulary, activation_naming, name_by_activations
 from hf_msae.concepts.activation_naming import _SumsOfLogs
 from hf_msae.embeddings import load_embeddings
 
@@ -42,6 +43,17 @@ def test_latents_are_named_after_what_activates_them(world, batch_size, center):
     assert np.isnan(found["activation_score"][5])
     with torch.no_grad():
         assert found["num_active"].tolist() == model.encode(embeddings[:]).count_nonzero(dim=0).tolist()
+
+
+def test_of_many_samples_some_are_taken(world, monkeypatch):
+    model, embeddings, words = world
+    monkeypatch.setattr(activation_naming, "_MOST_SAMPLES", 120)
+    found = name_by_activations(model, embeddings, WORDS, words, 30, progress=False)
+    some = load_embeddings(embeddings[np.arange(120) * ROWS // 120])
+    pd.testing.assert_frame_equal(found, name_by_activations(model, some, WORDS, words, 30, progress=False))
+    assert found["activation_name"].tolist()[:3] == ["red", "green", "blue"]
+    every = name_by_activations(model, embeddings, WORDS, words, 200, progress=False)
+    assert (every["num_active"] > found["num_active"])[:5].all(), "all that are asked for"
 
 
 def test_scores_are_those_of_the_formula(world):
