@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,14 @@ def remarks(source: str, columns: Sequence[str]) -> list[str]:
         kinds = ", ".join(f"{number} {kind}" for kind, number in not_read.most_common())
         found.append(f"{source} holds pictures of kinds that are not read ({kinds}): save them as PNG to include them")
     is_described = "label" in columns or any(file.name.startswith("metadata.") for file in files)
+    linked = [
+        name for place, below, _ in os.walk(folder) for name in below if os.path.islink(os.path.join(place, name))
+    ]
+    if linked:
+        found.append(
+            f"{source} holds links to folders ({', '.join(linked[:5])}{', ...' * (len(linked) > 5)}), which are not "
+            "followed: link or copy the pictures themselves to include them"
+        )
     outside = [file for file in pictures if not in_split(file.parts[:-1])]
     if outside and are_splits({file.parts[:-1] for file in pictures}):
         found.append(

@@ -94,6 +94,16 @@ def test_splits_are_found_at_any_depth(tmp_path, folders, split):
     assert ("bus/" in left_out and "2 of its pictures" in left_out) == ("bus" in folders)
 
 
+def test_links_to_folders_are_named(tmp_path):
+    draw(tmp_path / "pictures" / "cat", "0.png")
+    draw(tmp_path / "elsewhere", "1.png")
+    (tmp_path / "pictures" / "dog").symlink_to(tmp_path / "elsewhere")
+    found = open_dataset(str(tmp_path / "pictures"))
+    assert len(found) == 1
+    (said,) = remarks(str(tmp_path / "pictures"), found.column_names)
+    assert "(dog)" in said
+
+
 def test_the_front_matter_of_a_readme_makes_splits(tmp_path):
     draw(tmp_path / "a", "0.png")
     draw(tmp_path / "b", "1.png", "2.png")
