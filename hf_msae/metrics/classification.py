@@ -73,10 +73,11 @@ class LinearClassifier:
         present = np.unique(numbers)
         if len(present) < 2:
             raise ValueError(f"a probe needs embeddings of at least two classes, got {len(present)}")
-        scaler = StandardScaler().fit(x)
+        scaler = StandardScaler(copy=False)  # of a million rows, each copy takes gigabytes
+        x = scaler.fit_transform(x)
         if regularization == "cv":
-            regularization = _best_regularization(scaler.transform(x), numbers, classes, max_iter)
-        regression = LogisticRegression(C=1 / regularization, max_iter=max_iter).fit(scaler.transform(x), numbers)
+            regularization = _best_regularization(x, numbers, classes, max_iter)
+        regression = LogisticRegression(C=1 / regularization, max_iter=max_iter).fit(x, numbers)
         weight, bias = regression.coef_, regression.intercept_
         if len(present) == 2:  # scikit-learn stores only the second class
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
