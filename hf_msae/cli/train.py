@@ -108,7 +108,6 @@ def _build_trainers(
     from .. import MSAEModel, MSAETrainer
     from .._utils.acceleration import build_accelerator
     from ..embeddings import load_embeddings
-    from ..training.start import check_evaluable
 
     accelerators = [
         build_accelerator(args.use_cpu, args.mixed_precision, args.report_to, args.output_dir) for _, args in arguments
@@ -127,8 +126,6 @@ def _build_trainers(
         set_seed(args.seed)  # before the weights are drawn
         trainers.append(MSAETrainer(MSAEModel(config), args, train_data, eval_data, accelerator=accelerator))
     parser.context = ""
-    if eval_data is None:  # after the flags were checked, since it reads all rows
-        check_evaluable(train_data)
     return trainers
 
 

@@ -115,10 +115,13 @@ class EmbeddingDataset(torch_data.Dataset):
         """Draw at most `number` rows at random, in their order, and hold them in memory, without other columns."""
         if len(self) <= number:
             return self
-        rows = np.random.default_rng(seed).choice(len(self), number, replace=False)
-        drawn = EmbeddingDataset(open_source(self[np.sort(rows)]))
-        drawn.source, drawn.column, drawn.provenance = self.source, self.column, dict(self.provenance)
-        return drawn
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), number, replace=False)))
+
+    def take(self, rows: Sequence[int] | np.ndarray | torch.Tensor) -> EmbeddingDataset:
+        """Hold these rows in memory, in this order, without other columns."""
+        taken = EmbeddingDataset(open_source(self[rows]))
+        taken.source, taken.column, taken.provenance = self.source, self.column, dict(self.provenance)
+        return taken
 
     def statistics(self, progress: bool = False) -> EmbeddingStatistics:
         """Return the mean and variance of all embeddings.

@@ -34,7 +34,8 @@ def finish(
     Args:
         trainer: A trainer whose `train()` has ended.
         eval_data: Embeddings to evaluate on, by default the trainer's evaluation data, or else its training data (at
-            most `MOST_ROWS` of it, drawn at random), which metrics.json and the card then mention.
+            most `MOST_ROWS` of it, drawn at random; rows with the same value in every column are left out), which
+            metrics.json and the card then mention.
         output_dir: Folder to write to, by default the trainer's.
         splits: Splits of the training and evaluation data, for the record.
         command: The command that trained the model, for the card; see [`~hf_msae.training.record.command_line`].
@@ -51,7 +52,7 @@ def finish(
     from ..hub.publishing.card import write_model_card
     from ..metrics.evaluation import MOST_ROWS
     from ..metrics.measured_data import is_same_data
-    from .advice import advice_on, with_training_fvu
+    from .advice import advice_on, measurable_rows, with_training_fvu
     from .record import TrainingRecord, describe_data
 
     eval_data = trainer.eval_data if eval_data is None else eval_data
@@ -59,7 +60,7 @@ def finish(
         eval_data = load_embeddings(eval_data, hook_point=trainer.model.config.hook_point)
     folder = trainer.save_model(output_dir)
     if eval_data is None:
-        evaluation = trainer.evaluate(trainer.train_data.sample(MOST_ROWS, trainer.args.seed))
+        evaluation = trainer.evaluate(measurable_rows(trainer, MOST_ROWS))
     else:
         evaluation = trainer.evaluate(eval_data)
     described = [describe_data(each) for each in (trainer.train_data, eval_data) if each is not None]

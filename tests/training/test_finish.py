@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hf_msae import MSAEConfig, MSAEModel, MSAETrainer, MSAETrainingArguments
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import EvaluationResult
 from hf_msae.training import finish
 
@@ -41,6 +42,17 @@ def test_metrics_of_the_training_data_say_so_and_are_of_some_rows_if_there_are_m
     monkeypatch.setattr(sys.modules["hf_msae.metrics.evaluation"], "MOST_ROWS", 50)
     result = finish(trainer, output_dir=tmp_path / "elsewhere")
     assert (result.num_samples, result.data["held_out"]) == (50, False)
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_training_rows_without_metrics_are_left_out_of_the_figures(trainer, caplog, held_out):
+    rows = trainer.train_data[:].numpy()
+    rows[[17, 30]] = 0  # pictures that were missing
+    trainer.train_data = load_embeddings(rows)
+    trainer.eval_data = trainer.eval_data if held_out else None
+    result = finish(trainer)
+    assert (result.data["num_training_samples"] if held_out else result.num_samples) == 78
+    assert "2 of the 80" in caplog.text
 
 
 def test_a_second_call_does_not_add_to_the_log(trainer, tmp_path):

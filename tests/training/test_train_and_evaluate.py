@@ -108,7 +108,7 @@ def test_mistakes_are_refused_before_training(refused, embeddings, data_flags, t
         ([*data_flags[:2], "--eval_strategy", "epoch"], "eval_strategy is epoch"),
         ([*data_flags[:2], "--eval_data", narrow], "8 columns"),
         ([*data_flags[:2], "--eval_data", nan], "row 42"),
-        (["--train_data", zero], "row 42"),
+        ([*data_flags[:2], "--eval_data", zero], "row 42"),
     ):
         assert re.search(message, refused(train.main, *out, *flags))
     assert not (tmp_path / "out").exists()
