@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, field, fields
@@ -98,10 +98,15 @@ class MSAEArgumentParser(HfArgumentParser):
                     f"no_{old}": f"no_{new}" for old, new in self._new_names.items() if new == action.dest
                 }
         self.context = ""  # the beginning of error messages
+        self._cleared: list[str] = []  # flags that are None, whatever the command line says
         self.first_words = first_words
 
-    def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-        """Return one instance of each dataclass. Invalid input ends the process with exit code 2 and one line."""
+    def parse(self, argv: Sequence[str] | None = None, overriding: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """Return one instance of each dataclass. Invalid input ends the process with exit code 2 and one line.
+
+        `overriding` holds values by flag, like a file, but they outrank the command line; errors about them begin with
+        `context`.
+        """
         argv = list(sys.argv[1:] if argv is None else argv)
         for place, name in enumerate(self.first_words[: len(argv)]):
             if argv[place].startswith("-"):
@@ -114,6 +119,12 @@ class MSAEArgumentParser(HfArgumentParser):
         file = file_parser.parse_known_args(argv)[0].config
         if file is not None:
             argv = [*self._arguments_in(file), *argv]
+        given, overriding = self.context.rstrip(": "), dict(overriding or {})
+        self._cleared = [key for key, value in overriding.items() if value is None]
+        for key in self._cleared:
+            self._check_optional(given, key)
+            del overriding[key]
+        argv += self.as_command_line(overriding, given)
         try:
             *parsed, _, unknown = self.parse_args_into_dataclasses(
                 argv, return_remaining_strings=True, look_for_args_file=False
@@ -132,6 +143,14 @@ class MSAEArgumentParser(HfArgumentParser):
             hide_library_lines()
         fit_threads_to_cores()  # torch is imported after the flags are read
         return tuple(parsed)
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Namespace | None = None
+    ) -> tuple[Namespace, list[str]]:
+        """Parse as argparse does; flags that `overriding` sets to None are None before the dataclasses see them."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        vars(namespace).update(dict.fromkeys(self._cleared))
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
         """Show the message without the usage, and end the process."""
@@ -179,7 +198,8 @@ class MSAEArgumentParser(HfArgumentParser):
             if key not in flags:
                 self.error(f"{file}: unknown key {key!r}{self._nearest(str(key))}")
             if value is None:
-                self._set_to_none(file, key, flags[key])
+                self._check_optional(file, key)
+                flags[key].default = None
             elif isinstance(value, (list, tuple)):
                 if flags[key].nargs != "+" or not value:
                     self.error(
@@ -215,12 +235,11 @@ class MSAEArgumentParser(HfArgumentParser):
         flag = argument.split("=")[0]
         self.error(f"unknown argument {flag}{self._nearest(flag.lstrip('-').replace('-', '_'), '--')}")
 
-    def _set_to_none(self, file: Path, key: str, action: Action) -> None:
+    def _check_optional(self, file: Any, key: str) -> None:
         for kind in self.dataclass_types:
             annotation = get_type_hints(kind).get(key)
             if annotation is not None and type(None) not in get_args(annotation):
                 self.error(f"{file}: {key} is null, but needs a value: leave the line out for the default")
-        action.default = None
 
     def _word(self, file: Path, key: str) -> Callable[[Any], str]:
         def word(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,9 +97,8 @@ def parse_variant(
 
     Invalid values end the process with a message that names the variant.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
     parser.context = f"the sweep's {name}: "
-    parsed = parser.parse([*argv, *parser.as_command_line(settings, parser.context.rstrip(": "))])
+    parsed = parser.parse(argv, settings)
     parser.context = ""
     for arguments in parsed:
         if isinstance(arguments, MSAETrainingArguments):

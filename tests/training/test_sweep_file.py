@@ -40,6 +40,22 @@ def test_a_grid(tmp_path):
     assert (model_args.num_latents, model_args.nesting_weights) == (64, ["3", "2", "1"])
 
 
+def test_null_outranks_the_command_line_and_the_config_of_one_variant_alone(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("resample_steps: 50\nsave_total_limit: 3\n")
+    parser = MSAEArgumentParser((ModelArguments, MSAETrainingArguments), "", "")
+    argv = ["--output_dir", "out", "--soft_cap", "5", "--config", str(config)]
+    names = ("resample_steps", "save_total_limit")
+    for settings, cap, of_training in (
+        ({"soft_cap": None, "resample_steps": None, "k": None}, None, [None, 3]),
+        ({"resample_steps": 7}, 5.0, [7, 3]),
+        ({}, 5.0, [50, 3]),
+    ):
+        model_args, training_args = parse_variant(parser, argv, "x", settings)
+        assert model_args.soft_cap == cap
+        assert [getattr(training_args, name) for name in names] == of_training
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
