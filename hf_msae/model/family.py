@@ -57,6 +57,13 @@ class ActivationFamily:
     def rescale_(self, model: nn.Module, norms: torch.Tensor) -> None:
         """Adjust the family's own parameters to pre-activations that were multiplied by `norms` `(n,)`."""
 
+    def restart_(self, model: nn.Module, latents: torch.Tensor, share: float) -> list[nn.Parameter]:
+        """Start the family's own parameters of these latents, bool `(n,)`, anew, and return the parameters.
+
+        The latents' encoder columns are new as well, with `share` of the norm that others have.
+        """
+        return []
+
     def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
         """Return the full code `(..., n)`, before levels are selected and activations are capped."""
         raise NotImplementedError

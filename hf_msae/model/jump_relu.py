@@ -47,6 +47,11 @@ class JumpReLU(ActivationFamily):
         """Multiply the thresholds by `norms`."""
         model.log_threshold.add_(norms.log())
 
+    def restart_(self, model: nn.Module, latents: torch.Tensor, share: float) -> list[nn.Parameter]:
+        """Set the thresholds of these latents to `jump_relu_threshold`, as small as their columns."""
+        model.log_threshold[latents] = math.log(model.config.jump_relu_threshold * share)
+        return [model.log_threshold]
+
     def code(self, model: nn.Module, pre_activations: torch.Tensor, in_training: bool = False) -> torch.Tensor:
         """Return the activations above their thresholds."""
         return jump_relu(pre_activations, model.log_threshold.exp(), model.config.jump_relu_bandwidth)

@@ -48,14 +48,18 @@ def resample_latents_(
 
     Source: Bricken et al. 2023, "Towards Monosemanticity", appendix "Neuron resampling". Embeddings are drawn with
     probabilities proportional to their squared loss. The dictionary row of a latent becomes the direction of its
-    embedding, its encoder column the same with a fifth of the mean norm, and its bias 0. The moments of all three in
-    the optimizer, Adam, are reset. All processes call this, with the same latents and embeddings.
+    embedding, its encoder column the same with a fifth of the mean norm, and its bias 0; the activation family starts
+    its own parameters anew. The moments of all of them in the optimizer, Adam, are reset. Nothing is done to a model
+    whose squared errors are not finite: it has diverged, which the run's next record finds. All processes call this,
+    with the same latents and embeddings.
     """
     if not latents.any():
         return
     number = int(latents.sum())
     missing = [(part - model(part).reconstruction).square().sum(-1) for part in embeddings.split(_ROWS_AT_A_TIME)]
     chances = torch.cat(missing).double().square().cpu()
+    if not chances.isfinite().all():
+        return
     if not chances.any():
         chances += 1
     generator = torch.Generator().manual_seed(seed)
@@ -64,12 +68,15 @@ def resample_latents_(
     directions = broadcast(directions) if accelerator.num_processes > 1 else directions
 
     kept = model.encoder[:, ~latents].norm(dim=0)
-    size = _ENCODER_SHARE * (kept.mean() if len(kept) else 1.0)
-    model.encoder[:, latents] = directions.T * (1.0 if model.decoder is None else size)
+    share = 1.0 if model.decoder is None else _ENCODER_SHARE  # a tied column is the dictionary row too
+    size = kept.mean() if len(kept) and model.decoder is not None else 1.0
+    model.encoder[:, latents] = directions.T * (share * size)
     model.latent_bias[latents] = 0
     if model.decoder is not None:
         model.decoder[latents] = directions
-    for parameter, dimension in ((model.encoder, 1), (model.latent_bias, 0), (model.decoder, 0)):
+    own = model.family.restart_(model, latents, share)
+    of_latents = [(model.encoder, 1), (model.latent_bias, 0), (model.decoder, 0), *((each, 0) for each in own)]
+    for parameter, dimension in of_latents:
         for moment in () if parameter is None else optimizer.state.get(parameter, {}).values():
             if moment.ndim:  # not the number of steps
                 moment[(slice(None),) * dimension + (latents,)] = 0

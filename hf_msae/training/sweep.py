@@ -112,15 +112,18 @@ def train_sweep(
     """Train the models of several trainers on the same batches, reading each batch once.
 
     Every model ends as if it had been trained alone. The trainers have the same data, batches, steps and processes,
-    each its own output folder. "last" resumes from the last step of which every trainer has a checkpoint; the sweep
-    begins again if it ended before each had saved one. Returns each result, or the error that ended it if its loss
-    diverged.
+    each its own output folder and accelerator. "last" resumes from the last step of which every trainer has a
+    checkpoint; the sweep begins again if it ended before each had saved one. Returns each result, or the error that
+    ended it if its loss diverged.
     """
     if not trainers:
         raise ValueError("a sweep needs at least one trainer")
     first = trainers[0]
     if len({trainer.output_dir.resolve() for trainer in trainers}) < len(trainers):
         raise ValueError("two trainers of the sweep have the same output_dir: give each its own")
+    if len({id(trainer.accelerator) for trainer in trainers}) < len(trainers):
+        # A checkpoint holds all that its accelerator has prepared: the weights of one model for both.
+        raise ValueError("two trainers of the sweep have the same accelerator: give each its own, or none")
     for other in trainers[1:]:
         if (other.plan, other.total_steps) != (first.plan, first.total_steps) or (
             other.train_data is not first.train_data
@@ -146,7 +149,7 @@ def train_sweep(
         if trainer not in failures:
             checkpoint = start(trainer, checkpoints.get(trainer) or False, keep_stopped=True)
             runs[trainer] = TrainingRun(trainer, checkpoint, progress=not runs)
-    results = train_together(list(runs.values()), survive_failures=len(trainers) > 1)
+    results = train_together(list(runs.values()), survive_failures=len(trainers) > 1) if runs else []
     ended = {**failures, **dict(zip(runs, results, strict=True))}
     for trainer, result in ended.items():
         if isinstance(result, FloatingPointError):

@@ -115,6 +115,34 @@ def test_resampled_latents_point_at_embeddings_and_others_stay(tied):
     assert optimizer.state[model.encoder]["exp_avg"][:, ~dead].any()
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_thresholds_that_silenced_latents_start_anew(tied):
+    model, x = new_model(activation="jump_relu", nesting="none", jump_relu_threshold=0.5, tied=tied), embeddings()
+    dead = torch.zeros(LATENTS, dtype=torch.bool)
+    dead[[0, 9]] = True
+    with torch.no_grad():
+        model.log_threshold[dead] = 3.0
+    optimizer = Adam(model.parameters())
+    model(x, return_loss=True).loss.backward()
+    optimizer.step()
+    moment = optimizer.state[model.log_threshold]["exp_avg"].fill_(1.0)
+    alive = model.log_threshold[~dead].clone()
+    resample_latents_(model, optimizer, dead, x, Accelerator(cpu=True), seed=4)
+    assert (model.encode(x)[:, dead] > 0).any(0).all()
+    assert torch.allclose(model.log_threshold[dead].exp(), torch.tensor(0.5 if tied else 0.1))
+    assert torch.equal(model.log_threshold[~dead], alive)
+    assert not moment[dead].any() and moment[~dead].all()
+
+
+def test_a_diverged_model_is_left_alone():
+    model, x = new_model(dead=[0]), embeddings()
+    with torch.no_grad():
+        model.pre_bias.fill_(float("inf"))
+    dead = torch.arange(LATENTS) == 0
+    resample_latents_(model, Adam(model.parameters()), dead, x, Accelerator(cpu=True), seed=0)
+    assert model.latent_bias[0] == -50
+
+
 def test_badly_reconstructed_embeddings_are_chosen():
     model, x = new_model(dead=[0]), embeddings()
     x[11] *= 100

@@ -244,6 +244,27 @@ def test_an_update_that_blows_up_is_a_divergence(tmp_path, data):
     assert isinstance(error, FloatingPointError) and "after step 1" in str(error)
 
 
+def test_a_sweep_goes_on_where_models_have_diverged_when_dead_latents_are_due(tmp_path, data):
+    settings = {"max_steps": 4, "resample_steps": 2, "dead_steps": 1, "logging_steps": 4, "warmup_steps": 1}
+
+    def blown(name, **of_this):
+        trainer = new_trainer(tmp_path / name, data, **settings, **of_this)
+        trainer.model.config.nesting_ks = [1, 2]  # so that most latents are dead
+        return trainer
+
+    fine, error = train_sweep([blown("fine"), blown("blown", learning_rate=1e30)])
+    assert fine.global_step == 4 and isinstance(error, FloatingPointError)
+
+
+def test_a_sweep_of_which_every_model_has_diverged_says_so_again_when_it_is_resumed(tmp_path, data):
+    def both():
+        return [new_trainer(tmp_path / name, data, learning_rate=1e30) for name in ("a", "b")]
+
+    first, again = train_sweep(both()), train_sweep(both(), "last")
+    assert [type(each) for each in again] == [FloatingPointError] * 2
+    assert list(map(str, again)) == list(map(str, first))
+
+
 def test_folders_are_looked_at_before_any_is_cleared(tmp_path, data):
     for trainer in trainers(tmp_path, data, max_steps=10):
         trainer.train()
@@ -260,9 +281,12 @@ def test_sweeps_that_make_no_sense_are_refused(tmp_path, data):
     same = [new_trainer(tmp_path, data), new_trainer(tmp_path, data)]
     others = [new_trainer(tmp_path / "a", data), new_trainer(tmp_path / "b", data, seed=1)]
     new = trainers(tmp_path, data)
+    shared = [new_trainer(tmp_path / "a", data), new_trainer(tmp_path / "b", data)]
+    shared[1].accelerator = shared[0].accelerator
     for sweep, resume, error, message in (
         ([], None, ValueError, "at least one"),
         (same, None, ValueError, "same output_dir"),
+        (shared, None, ValueError, "same accelerator"),
         (others, None, ValueError, "same batches"),
         (new, "last", FileNotFoundError, "narrow: none"),
         (new, "some/where", ValueError, "some/where"),
