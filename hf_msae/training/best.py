@@ -65,11 +65,18 @@ def is_exhausted(args: MSAETrainingArguments, state: TrainerState) -> bool:
 
 def adopt_best(args: MSAETrainingArguments, state: TrainerState, checkpoint: Path) -> None:
     """Let a resumed run go on with the best evaluation of its checkpoint."""
+    metric = args.metric_for_best_model
     if not args.chooses_best:
         state.best = None
-    elif state.best is not None and state.best["metric"] != args.metric_for_best_model:
+    elif state.best is None and args.load_best_model_at_end:
+        if any(f"eval_{metric}" in record for record in state.log_history):
+            raise ValueError(
+                f"load_best_model_at_end is True, but the run up to {checkpoint} did not keep the weights of its best "
+                "evaluation: resume with load_best_model_at_end=False, or train anew"
+            )
+    elif state.best is not None and state.best["metric"] != metric:
         raise ValueError(
-            f"metric_for_best_model is {args.metric_for_best_model}, but the best evaluation in {checkpoint} was "
+            f"metric_for_best_model is {metric}, but the best evaluation in {checkpoint} was "
             f"chosen by {state.best['metric']}: resume with that"
         )
     elif state.best is not None and args.load_best_model_at_end and not (checkpoint / BEST_FILE).exists():

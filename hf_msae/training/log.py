@@ -148,9 +148,9 @@ class ProgressReport:
 
     def show(self, record: dict[str, Any]) -> None:
         """Show a training record next to the bar."""
+        fvu = "none" if record["fvu"] is None else f"{record['fvu']:.3g}"
         self.bar.set_postfix_str(
-            f"loss={record['loss']:.3g}, fvu={record['fvu']:.3g}, sparsity={record['sparsity']:.1%}, "
-            f"dead={record['dead_latents']}",
+            f"loss={record['loss']:.3g}, fvu={fvu}, sparsity={record['sparsity']:.1%}, dead={record['dead_latents']}",
             refresh=False,
         )
 

@@ -235,8 +235,8 @@ class TrainingRun:
             self.state.fvu_at[names[step]] = fvu
 
     @torch.no_grad()
-    def _measure(self, embeddings: torch.Tensor) -> tuple[float, float]:
-        """Return FVU and sparsity of the last batch of all processes."""
+    def _measure(self, embeddings: torch.Tensor) -> tuple[float | None, float]:
+        """Return FVU and sparsity of the last batch of all processes; no FVU if it lies exactly on the mean."""
         step = self.state.global_step
         self.losses.read(step)
         self._gather_weights()
@@ -250,7 +250,7 @@ class TrainingRun:
         residual, total, active = self.accelerator.reduce(torch.stack(sums), "sum").tolist()
         if not math.isfinite(residual):
             raise diverged(f"the squared error is {residual} after step {step}", self._describe_batch(step))
-        return residual / total, 1 - active / self.accelerator.num_processes
+        return residual / total if total else None, 1 - active / self.accelerator.num_processes
 
     def _record_training(self, embeddings: torch.Tensor) -> None:
         """Log the mean loss since the last record, and measures of the last batch."""

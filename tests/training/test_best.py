@@ -125,6 +125,14 @@ def test_best_weights_that_a_run_did_not_keep_cannot_be_asked_for_later(tmp_path
         best.train(resume_from_checkpoint="last")
 
 
+def test_the_best_weights_cannot_be_asked_for_after_evaluations_that_kept_none(tmp_path, data):
+    settings = {**SETTINGS, "max_steps": 6}
+    new_trainer(tmp_path, data, eval_data=data, **settings).train()
+    late = new_trainer(tmp_path, data, eval_data=data, load_best_model_at_end=True, **settings)
+    with pytest.raises(ValueError, match=r"checkpoint-6.*load_best_model_at_end=False"):
+        late.train(resume_from_checkpoint="last")
+
+
 def test_one_model_of_a_sweep_may_stop_early(tmp_path, data, monkeypatch):
     settings = {**SETTINGS, "early_stopping_patience": 2}
     trainers = [new_trainer(tmp_path / name, data, eval_data=data, **settings) for name in ("one", "two")]

@@ -75,6 +75,14 @@ def test_logged_fvu_and_sparsity_are_those_of_the_last_batch(tmp_path, data):
     assert record["sparsity"] == pytest.approx((output.latents == 0).float().mean().item(), rel=1e-6)
 
 
+def test_the_fvu_of_a_batch_on_the_mean_is_null(tmp_path):
+    rows = torch.zeros(3, WIDTH)
+    rows[0, 0], rows[1, 0] = 1, -1
+    trainer = new_trainer(tmp_path, load_embeddings(rows), per_device_train_batch_size=1, max_steps=3, logging_steps=1)
+    logged = {int(trainer.plan.rows_of_step(each["step"])[0]): each["fvu"] for each in trainer.train().log_history}
+    assert logged[2] is None and min(logged[0], logged[1]) > 0
+
+
 def test_the_saved_model_loads_and_computes_the_same(finished, data):
     trainer, _, folder = finished
     loaded = MSAEModel.from_pretrained(folder)
