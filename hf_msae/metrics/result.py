@@ -206,7 +206,7 @@ class EvaluationResult:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write metrics.json to `path`, a file or an existing folder, and return the path of the file."""
-        path = Path(path)
+        path = Path(path).expanduser()
         path = path / "metrics.json" if path.is_dir() else path
         write_json(path, self.to_dict())
         return path
@@ -226,7 +226,7 @@ class EvaluationResult:
     @classmethod
     def load(cls, path: str | os.PathLike) -> EvaluationResult:
         """Read metrics.json from `path`, a file or the folder it is in."""
-        path = Path(path)
+        path = Path(path).expanduser()
         path = path / "metrics.json" if path.is_dir() else path
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 

@@ -56,6 +56,8 @@ class PreTrainedMSAE(PreTrainedModel):
             OSError: There is no model, or its weights are damaged.
             ValueError: Weights and config.json do not match, weights are not finite, or they are from a newer hf_msae.
         """
+        if pretrained_model_name_or_path is not None:  # as with a `config` and a `state_dict`
+            pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
         name = str(pretrained_model_name_or_path)
         refuse_missing_path(name)
         info_requested = kwargs.pop("output_loading_info", False)
@@ -102,6 +104,7 @@ class PreTrainedMSAE(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Write config.json and model.safetensors to a folder; see `PreTrainedModel.save_pretrained`."""
+        save_directory = os.path.expanduser(save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         config = Path(save_directory) / "config.json"
         if config.is_file():  # safetensors writes for the owner alone

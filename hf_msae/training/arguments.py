@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -204,6 +205,7 @@ class MSAETrainingArguments:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         if not str(self.output_dir).strip():
             raise ValueError("output_dir is empty: name the folder for the model and its checkpoints")
+        self.output_dir = os.path.expanduser(self.output_dir)
         if self.early_stopping and self.early_stopping_patience is None:
             self.early_stopping_patience = _PATIENCE
         if self.load_best_model_at_end is None:

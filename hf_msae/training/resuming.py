@@ -39,7 +39,7 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
             f"no checkpoint in {output_dir} can be continued: {'; '.join(problems.values())}. Start again with "
             "--overwrite_output_dir"
         )
-    path = Path(resume_from)
+    path = Path(resume_from).expanduser()
     if not (path / STATE_FILE).is_file():
         complete = ", ".join(checkpoint.name for checkpoint in list_checkpoints(output_dir))
         raise FileNotFoundError(

@@ -139,7 +139,7 @@ class MSAETrainer:
 
     def save_model(self, output_dir: str | Path | None = None) -> Path:
         """Write config.json and model.safetensors to a folder, by default the run's, and return it."""
-        folder = self.output_dir if output_dir is None else Path(output_dir)
+        folder = self.output_dir if output_dir is None else Path(output_dir).expanduser()
         if self.accelerator.is_main_process:
             save_pretrained(self.model, folder)
         self.accelerator.wait_for_everyone()

@@ -40,6 +40,12 @@ def test_dict_and_file_round_trip(result, tmp_path):
     assert EvaluationResult.load(tmp_path) == EvaluationResult.load(path) == result
 
 
+def test_a_tilde_is_the_home_folder(result, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert result.save("~/metrics.json") == tmp_path / "metrics.json"
+    assert EvaluationResult.load("~").to_dict() == result.to_dict()
+
+
 def test_files_of_earlier_versions_are_still_read(result):
     content = result.to_dict()
     newer = ("classifiers", "monosemanticity", "cknna_reconstruction", "relative_reconstruction_bias")

@@ -142,6 +142,13 @@ def test_weights_without_a_config_are_refused(folder):
             load(folder)
 
 
+def test_a_tilde_is_the_home_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    MSAEModel.from_pretrained(saved).save_pretrained("~/model")
+    assert (tmp_path / "model" / "config.json").is_file()
+    assert MSAEModel.from_pretrained("~/model").config.d_in == MSAEModel.from_pretrained(saved).config.d_in
+
+
 def test_models_in_subfolders_are_named(saved, tmp_path):
     for name in ("seed-1", "seed-2/best"):
         shutil.copytree(saved, tmp_path / name)

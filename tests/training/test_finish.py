@@ -55,6 +55,13 @@ def test_training_rows_without_metrics_are_left_out_of_the_figures(trainer, capl
     assert "2 of the 80" in caplog.text
 
 
+def test_a_tilde_in_a_folder_is_the_home_folder(trainer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert MSAETrainingArguments("~/run").output_dir == str(tmp_path / "run")
+    finish(trainer, output_dir="~/elsewhere")
+    assert {"config.json", "metrics.json", "README.md"} <= {file.name for file in (tmp_path / "elsewhere").iterdir()}
+
+
 def test_a_second_call_does_not_add_to_the_log(trainer, tmp_path):
     first, second = finish(trainer), finish(trainer)
     log = [json.loads(line) for line in (tmp_path / "run" / "training_log.jsonl").read_text().splitlines()]
