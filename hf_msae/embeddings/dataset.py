@@ -41,7 +41,7 @@ class EmbeddingDataset(torch_data.Dataset):
         self.source = source.name
         self.column = column
         self.provenance: dict[str, Any] = dict(source.provenance)
-        if self.provenance and column is not None:
+        if self.provenance and _is_hook_point(column):
             self.provenance["hook_point"] = column
         self._statistics: EmbeddingStatistics | None = None
         self._open_views()
@@ -251,6 +251,13 @@ class EmbeddingDataset(torch_data.Dataset):
             places = np.flatnonzero(chunks == chunk)
             out[torch.from_numpy(places)] = _as_float(self._views[chunk][rows[places] - self._starts[chunk]])
         return out
+
+
+def _is_hook_point(column: str | None) -> bool:
+    """Whether a column is named like a hook point; another name says nothing about where its embeddings come from."""
+    from ..model.checks import HOOK_POINT
+
+    return column is not None and HOOK_POINT.fullmatch(column) is not None
 
 
 def _as_tensor(view: np.ndarray) -> torch.Tensor | None:

@@ -16,7 +16,7 @@ from .activations import FAMILIES
 if TYPE_CHECKING:
     from .configuration_msae import MSAEConfig
 
-_HOOK_POINT = re.compile(r"(image_embeds|text_embeds|(vision|text)\.layers\.\d+)")
+HOOK_POINT = re.compile(r"(image_embeds|text_embeds|(vision|text)\.layers\.\d+)")
 
 
 def check_schema_version(version: Any, newest: int, source: str = "this config") -> None:
@@ -57,7 +57,7 @@ def check_settings(config: MSAEConfig, newest_schema: int) -> None:
     _require(0 <= coefficient < math.inf, f"sparsity_coefficient must be a number of at least 0, got {coefficient}")
     _require(cap is None or 0 < cap < math.inf, f"soft_cap must be above 0, or None for no cap; got {cap}")
     _require(
-        _HOOK_POINT.fullmatch(config.hook_point),
+        HOOK_POINT.fullmatch(config.hook_point),
         f"hook_point must be image_embeds, text_embeds, vision.layers.{{i}} or text.layers.{{i}}, got "
         f"{config.hook_point!r}",
     )

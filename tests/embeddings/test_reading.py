@@ -189,6 +189,13 @@ def test_provenance_survives_select_but_not_a_mix(tmp_path):
     assert load_embeddings(X).provenance == {}
 
 
+def test_only_a_column_named_like_a_hook_point_says_where_it_comes_from(tmp_path):
+    ours = datasets.load_from_disk(str(written(tmp_path / "a", metadata={"base_model_name_or_path": "a"})))
+    for name, expected in (("text.layers.3", {"hook_point": "text.layers.3"}), ("embedding", {})):
+        renamed = load_embeddings(ours.rename_column("image_embeds", name), column=name)
+        assert renamed.provenance == {"base_model_name_or_path": "a", **expected}
+
+
 def test_a_sample_has_rows_in_order_and_the_origin_of_all(tmp_path):
     rows = np.arange(60, dtype=np.float32).reshape(30, 2)
     with EmbeddingWriter(tmp_path / "e", {"image_embeds": 2}, metadata={"backbone": "b"}) as writer:
