@@ -152,36 +152,43 @@ def measure_latents(
     train: EmbeddingDataset | None,
     data: EmbeddingDataset,
     others: list[MSAEModel],
-) -> EvaluationResult:
-    """Add sparse probing and stability across seeds to a result, if the flags ask for them."""
+) -> tuple[EvaluationResult, ValueError | None]:
+    """Add sparse probing and stability across seeds to a result, if the flags ask for them.
+
+    Returns the result and the error of probing, if it was impossible.
+    """
     from ..metrics import seed_stability_by_level, sparse_probing_by_level
     from ..metrics.label_columns import column_labels
 
     sizes, of_dictionary, progress = result.sizes, bool(result.by_width), not args.disable_tqdm
+    problem = None
     if train is not None and args.sparse_probe_samples:
         labels = {}
         for column in args.probe_columns:
             numbers, classes = column_labels(train, column)
             labels[column] = numbers, column_labels(data, column, classes)[0], classes
-        found = sparse_probing_by_level(
-            model,
-            train,
-            data,
-            labels,
-            sizes,
-            args.sparse_probe_ks,
-            args.sparse_probe_samples,
-            progress=progress,
-            of_dictionary=of_dictionary,
-        )
-        result = result.with_levels(sparse_probing=found)
+        try:
+            found = sparse_probing_by_level(
+                model,
+                train,
+                data,
+                labels,
+                sizes,
+                args.sparse_probe_ks,
+                args.sparse_probe_samples,
+                progress=progress,
+                of_dictionary=of_dictionary,
+            )
+            result = result.with_levels(sparse_probing=found)
+        except ValueError as error:
+            problem = error
     if others:
         others = [other.to(model.device) for other in others]
         found = seed_stability_by_level(
             model, others, data, sizes, args.per_device_eval_batch_size, progress, of_dictionary
         )
         result = result.with_levels(seed_stability=found)
-    return result
+    return result, problem
 
 
 def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | None:
@@ -260,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         result = result.with_data(held_out=held_out, split=args.split)
         if accelerator.is_main_process:
-            result = measure_latents(args, result, model, train, data, others)
+            result, problem = measure_latents(args, result, model, train, data, others)
             known = {True: ", held out", False: ", which the model was trained on", None: ""}[held_out]
             print(f"{result}\n\n{len(data)} embeddings of {data.source}{known}")
             if own_levels(config) != (result.sizes, bool(result.by_width)):
@@ -270,6 +277,8 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"The metrics are in {args.output}")
             if args.figure is not None:
                 print(f"The plot is in {save_figure(plot_quality_against_k(result.to_dict()), args.figure)}")
+            if problem is not None:  # only now, or all that was measured would be lost
+                raise problem
     accelerator.end_training()
 
 

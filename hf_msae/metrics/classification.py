@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 
 from .._utils.tensors import as_tensor
@@ -242,8 +243,13 @@ def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str,
 def number_labels(
     labels: Sequence | np.ndarray | torch.Tensor, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return class numbers (N,) and class names of labels that are numbers (-1: unknown) or names (None: unknown)."""
-    labels = np.asarray(labels)
+    """Return class numbers (N,) and class names of labels that are numbers (-1: unknown) or names.
+
+    A name that is None or NaN, as pandas writes missing ones, is unknown.
+    """
+    given, labels = labels, np.asarray(labels)
+    if labels.dtype.kind == "U" and not hasattr(given, "dtype"):  # a NaN in a list has become the name "nan"
+        labels = np.asarray(given, dtype=object)
     if labels.ndim != 1 or labels.dtype.kind in "fc":
         raise ValueError(f"labels must be a flat list of class numbers or names, got {labels.dtype} {labels.shape}")
     if labels.dtype.kind in "iub":
@@ -252,13 +258,16 @@ def number_labels(
         if numbers.min(initial=0) < -1 or numbers.max(initial=-1) >= len(names):
             raise ValueError(f"labels are {numbers.min()} to {numbers.max()}, but there are {len(names)} classes")
         return numbers, names
-    present = {str(label) for label in labels if label is not None}
+    known = pd.notna(labels)
+    present = {str(label) for label in labels[known]}
     names = tuple(map(str, sorted(present) if classes is None else classes))
     if unknown := sorted(present - set(names)):
         some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise ValueError(f"the label {unknown[0]!r} is not among the classes: {some}")
     place = {name: number for number, name in enumerate(names)}
-    return np.array([-1 if label is None else place[str(label)] for label in labels], dtype=np.int64), names
+    numbers = np.full(len(labels), -1)
+    numbers[known] = [place[str(label)] for label in labels[known]]
+    return numbers, names
 
 
 def _one_shot(name, embeddings, reconstruction, classifier, labels=None) -> float | None:

@@ -1,6 +1,7 @@
 """Probes and zero-shot classifiers on reconstructions, against direct formulas and scikit-learn."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -117,6 +118,9 @@ def test_labels_by_name_or_number():
     with pytest.raises(ValueError, match="flat list"):
         number_labels([[0, 1]])
     assert number_labels(["b", None, "a"])[0].tolist() == [1, -1, 0]
+    for labels in (["b", float("nan"), "a"], pd.Series(["b", None, "a"]), pd.Series(["b", None, "a"], dtype="string")):
+        numbers, names = number_labels(labels)
+        assert (numbers.tolist(), names) == ([1, -1, 0], ("a", "b"))
     with pytest.raises(ValueError, match="float64"):
         number_labels([0.0, float("nan")])
 

@@ -208,6 +208,15 @@ def test_evaluate_measures_progressive_recovery_with_probes_and_another_encoder(
     assert result.sparse_probing["side"]["num_train"] == 320 and result.seed_stability == {}
 
 
+def test_evaluate_keeps_what_it_measured_where_probing_is_impossible(finished, labelled, tmp_path, refused):
+    data = Dataset.load_from_disk(labelled / "test").filter(lambda row: row["side"] == "left")
+    data.save_to_disk(tmp_path / "left")
+    flags = ["--data", tmp_path / "left", "--train_data", labelled / "train", "--probe_columns", "side"]
+    message = refused(evaluate.main, finished, *flags, "--output", tmp_path / "m.json")
+    assert "sparse probing of 'side'" in message
+    assert EvaluationResult.load(tmp_path / "m.json").num_samples == len(data)
+
+
 def test_evaluate_compares_with_other_seeds(finished, embeddings, tmp_path, capsys, refused):
     other = MSAEModel.from_pretrained(finished)
     with torch.no_grad():
