@@ -79,6 +79,7 @@ class EmbeddingWriter:
         self.rows_per_shard = rows_per_shard
         self._first_row = first_row
         self._pending: list[pa.Table] = []
+        self._pending_bytes = 0
         self._pending_rows = 0
         self._pending_skipped: list[int] = []
         self._position: Mapping[str, Any] | None = None
@@ -168,6 +169,7 @@ class EmbeddingWriter:
         ]
         columns = [*vectors, *encode_extra(extra, self._extra_features, rows)]
         self._pending.append(pa.table(columns, schema=self._features.arrow_schema))
+        self._pending_bytes += self._pending[-1].nbytes
         self._pending_rows += len(rows)
         self._pending_skipped += map(int, skipped)
         self._position = position
@@ -175,7 +177,7 @@ class EmbeddingWriter:
             self._flush()
         while self._pending_rows >= self.rows_per_shard:
             self._write_shard(self.rows_per_shard)
-        if sum(table.nbytes for table in self._pending) >= _SHARD_BYTES:
+        if self._pending_bytes >= _SHARD_BYTES:
             self._flush()
 
     def skip(self, rows: Sequence[int], position: Mapping[str, Any] | None = None) -> None:
@@ -281,6 +283,7 @@ class EmbeddingWriter:
         self._metadata, self._pending_skipped = after, []
         self._moments.append(moments_of(shard, self._metadata.columns))
         self._pending, self._pending_rows = ([rest] if rest.num_rows else []), rest.num_rows
+        self._pending_bytes = rest.nbytes
 
     @contextmanager
     def _out_of_space(self, what: str) -> Iterator[None]:
