@@ -26,7 +26,7 @@ def draw_prefixes(number: int, n: int) -> list[int]:
     """Draw the widths of one training step: at most `number`, ascending, the last one n.
 
     They follow a Pareto distribution with exponent 1/2 between 1 and n, so small widths are drawn most often. Torch's
-    CPU generator draws them, which has the same seed in all processes.
+    CPU generator draws them, to which training gives the same seed for a step in all processes.
     """
     uniform = torch.rand(number - 1, dtype=torch.float64)
     widths = (1 - uniform * (1 - n**-0.5)) ** -2.0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 
 from .batching import BatchFeed
@@ -25,7 +26,7 @@ def training_step(run: TrainingRun, embeddings: torch.Tensor) -> bool:
     """
     begun = time.perf_counter()
     args, accelerator, optimizer = run.args, run.accelerator, run.optimizer
-    with accelerator.accumulate(run.prepared):
+    with accelerator.accumulate(run.prepared), _drawing_by_step(run):
         accelerator.backward(_compute_loss(run, embeddings))
     stepped = accelerator.sync_gradients
     if stepped:
@@ -45,6 +46,21 @@ def training_step(run: TrainingRun, embeddings: torch.Tensor) -> bool:
         run.progress.bar.update()
     run.seconds_of_steps += time.perf_counter() - begun
     return stepped
+
+
+@contextmanager
+def _drawing_by_step(run: TrainingRun) -> Iterator[None]:
+    """Let a model with `random_prefixes` draw them from the seed and the number of the optimizer step.
+
+    The generator that all of a Python process share would give each model of a sweep other widths than alone.
+    """
+    if not run.model.config.random_prefixes:
+        yield
+        return
+    seed = np.random.SeedSequence((run.args.seed, run.state.global_step)).generate_state(1)[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(seed))  # of the CPU alone, which draws the widths
+        yield
 
 
 def _compute_loss(run: TrainingRun, embeddings: torch.Tensor) -> torch.Tensor:

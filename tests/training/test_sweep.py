@@ -277,6 +277,24 @@ def test_folders_are_looked_at_before_any_is_cleared(tmp_path, data):
     assert list_checkpoints(tmp_path / "narrow")
 
 
+def test_random_prefixes_are_those_of_the_step_alone_in_a_sweep_and_resumed(tmp_path, data):
+    def new(name, **settings):
+        trainer = new_trainer(tmp_path / name, data, max_steps=6, save_steps=3, **settings)
+        set_seed(1)
+        trainer.model = MSAEModel(MSAEConfig(d_in=WIDTH, num_latents=24, nesting="prefix", random_prefixes=4))
+        return trainer
+
+    alone, both = new("alone"), [new("fast", learning_rate=1e-2), new("both")]
+    alone.train()
+    train_sweep(both)
+    resumed = new("alone")
+    shutil.rmtree(tmp_path / "alone" / "checkpoint-6")
+    resumed.train(resume_from_checkpoint="last")
+    for other in (both[1], resumed):
+        assert torch.equal(other.model.decoder, alone.model.decoder)
+    assert not torch.equal(both[0].model.decoder, alone.model.decoder)
+
+
 def test_sweeps_that_make_no_sense_are_refused(tmp_path, data):
     same = [new_trainer(tmp_path, data), new_trainer(tmp_path, data)]
     others = [new_trainer(tmp_path / "a", data), new_trainer(tmp_path / "b", data, seed=1)]

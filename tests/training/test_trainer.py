@@ -279,9 +279,6 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     config = new_trainer(tmp_path, extracted, named, max_steps=1).model.config
     assert (config.base_model_name_or_path, config.base_model_revision) == ("my/siglip", None)
     assert config.base_model_weights_sha256 is None
-    del extracted.provenance["hook_point"]  # of a column with a name of its own
-    config = new_trainer(tmp_path, extracted, new_model(hook_point="vision.layers.1"), max_steps=1).model.config
-    assert config.hook_point == "vision.layers.1"
 
 
 def test_arrays_are_accepted_as_data(tmp_path):
