@@ -56,7 +56,7 @@ def open_sources(settings: ExplorerSettings, report: Report) -> dict[str, Any]:
     else:
         concepts = chosen_concepts(settings.concepts, settings.model)
     report("opening the pictures", None)
-    images, given = _open_pictures(msae, settings)
+    images, column, given = _open_pictures(msae, settings)
     rows = min(len(images), settings.max_images)
     images = images.select(range(rows))
     report("loading the backbone", None)
@@ -71,14 +71,14 @@ def open_sources(settings: ExplorerSettings, report: Report) -> dict[str, Any]:
     if patches is not None:
         of_patches = concepts_beside(settings.patch_model, getattr(patches.config, "_commit_hash", None))
         patch_model = VisionTextMSAE(backbone, patches, of_patches, strict)
-    embeddings = _embed(model, images[settings.image_column], report) if given is None else given[:rows]
+    embeddings = _embed(model, images[column], report) if given is None else given[:rows]
     is_whole = given is not None and rows == len(given)
     return {
         "model": model,
         "images": images,
         "embeddings": embeddings,
         "patch_model": patch_model,
-        "image_column": settings.image_column,
+        "image_column": column,
         "edits": edits,
         "swordbench": swordbench,
         "index_folder": _index_folder(msae, given) if is_whole else None,
@@ -107,13 +107,16 @@ def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:
         )
 
 
-def _open_pictures(msae: MSAEModel, settings: ExplorerSettings) -> tuple[datasets.Dataset, EmbeddingDataset | None]:
-    """Open the pictures, and their embeddings if they are given, which may name their pictures."""
-    dataset, given = settings.dataset, None
+def _open_pictures(
+    msae: MSAEModel, settings: ExplorerSettings
+) -> tuple[datasets.Dataset, str, EmbeddingDataset | None]:
+    """Open the pictures, and their embeddings if they are given, which may name their pictures and the column."""
+    dataset, column, given = settings.dataset, settings.image_column, None
     if settings.embeddings is not None:
         given = open_embeddings(msae, settings.embeddings, verify=settings.verify)
         images = open_pictures(given, dataset, settings.split, "--dataset")
         dataset = dataset or given.provenance.get("dataset")
+        column = column or given.provenance.get("image_column")
     else:
         if dataset is None and find_built_in(msae.config.base_model_name_or_path or "") == BACKBONE_NAME:
             dataset = DEFAULT_DATASET
@@ -123,7 +126,8 @@ def _open_pictures(msae: MSAEModel, settings: ExplorerSettings) -> tuple[dataset
             f"it is not known which pictures to show with {settings.model}: name a dataset of them with --dataset "
             "(MSAE_DATASET), or embeddings of some with --embeddings (MSAE_EMBEDDINGS)"
         )
-    return _check_pictures(images, dataset, settings.image_column), given
+    column = column or "image"
+    return _check_pictures(images, dataset, column), column, given
 
 
 def _check_pictures(images: datasets.Dataset, dataset: str, column: str) -> datasets.Dataset:

@@ -10,6 +10,7 @@ import torch
 
 from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae._utils.cache import cache_folder
+from hf_msae._utils.images import to_rgb
 from hf_msae.cli.demo import ServerArguments
 from hf_msae.cli.extract import main as extract_main
 from hf_msae.concepts import ConceptTable
@@ -131,6 +132,22 @@ def test_embeddings_name_their_pictures_and_which_rows_of_them(explorer, tmp_pat
         assert sources["index_folder"].is_relative_to(cache_folder("indexes"))
     some = open_sources(ExplorerSettings(embeddings=str(folder), max_images=10), lambda *_: None)
     assert len(some["images"]) == 10 and some["index_folder"] is None  # the one of all rows is another
+
+
+def test_embeddings_name_the_column_of_their_pictures(explorer, tmp_path):
+    scenes = explorer.images.select(range(6)).select_columns("image")
+    both = scenes.add_column("jpg", scenes.select([3, 4, 5, 0, 1, 2])["image"][:], feature=scenes.features["image"])
+    for name, images in {"both": both, "one": both.remove_columns("image")}.items():
+        images.save_to_disk(tmp_path / name)
+        metadata = {"dataset": str(tmp_path / name), "image_column": "jpg"}
+        with EmbeddingWriter(tmp_path / f"of {name}", {"image_embeds": 128}, metadata=metadata) as writer:
+            writer.write({"image_embeds": explorer.embeddings[[3, 4, 5, 0, 1, 2]]})
+        given = {"embeddings": str(tmp_path / f"of {name}")}
+        shown = open_sources(ExplorerSettings(**given), lambda *_: None)
+        picture = to_rgb(shown["images"][0][shown["image_column"]])
+        assert picture.tobytes() == explorer.picture(3).tobytes()
+    with pytest.raises(ValueError, match=r"no column 'image', only jpg.*--image_column"):
+        open_sources(ExplorerSettings(**given, image_column="image"), lambda *_: None)
 
 
 def test_an_index_is_kept_until_the_embeddings_are_others(explorer, tmp_path, monkeypatch, caplog):

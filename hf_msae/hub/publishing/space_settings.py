@@ -34,7 +34,11 @@ class ExplorerSettings:
         None,
     )
     split: str | None = flag("Split of the dataset, if it has several.", None)
-    image_column: str = flag("Column of the dataset with the pictures.", "image")
+    image_column: str | None = flag(
+        "Column of the dataset with the pictures. Defaults to the one that the embeddings were extracted from, or to "
+        "image.",
+        None,
+    )
     embeddings: str | None = flag(
         "Embeddings of the same pictures, as written by hf-msae extract. Without them, the pictures are embedded at "
         "every start.",
