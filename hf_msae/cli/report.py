@@ -50,7 +50,11 @@ class ReportArguments(ImageArguments, ProbeArguments):
     images_per_concept: int = flag("Number of pictures per concept.", 8)
     num_searches: int = flag("Number of example searches.", 3)
     num_explained: int = flag("Number of example explanations.", 3)
-    k: int = flag("Number of latents per row used by the gallery, the hierarchy and the search index.", 32)
+    k: int = flag(
+        "Number of latents per row used by the gallery, the hierarchy and the search index, at most as many as the "
+        "MSAE keeps.",
+        32,
+    )
     seed: int = flag("Random seed for choosing the examples.", 0)
 
     def __post_init__(self):
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics = None if args.metrics is None else _read_metrics(args.metrics)
         steering = None if args.swordbench is None else SwordBenchResult.load(args.swordbench)
         msae, concepts = source.open_msae()
-        check_k(args.k, msae.config)
+        args.k = min(check_k(args.k, msae.config), msae.family.default_k(msae.config))  # as in the page
         embeddings = data.load(msae)
         check_embeddings(msae, embeddings)
         if args.index_dir is not None:

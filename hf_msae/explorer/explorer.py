@@ -30,7 +30,7 @@ from ..search.files import INDEX_FILE
 from ..vision_text import VisionTextMSAE
 from .housekeeping import own_folder
 from .inputs import VisitorError
-from .sources import INDEX_K, Report, check_hook_points, open_sources
+from .sources import Report, check_hook_points, index_k, open_sources
 
 if TYPE_CHECKING:
     from ..steering import Edit, SwordBenchResult
@@ -75,6 +75,7 @@ class Explorer:
     Attributes:
         msae: The autoencoder of `model`.
         label: Called with a latent, gives its name and whether that is validated.
+        k: How many latents count as the strongest of a picture, and are indexed.
         index: The index that pictures are searched with.
         thumbnails: The folder of small versions of the pictures.
 
@@ -106,7 +107,7 @@ class Explorer:
         self.msae = model.msae
         self.embeddings: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
         self.label = Labels(model.concepts)
-        self._k = min(INDEX_K, self.msae.config.num_latents)
+        self.k = index_k(self.msae)
         self._folder = own_folder("msae-explorer-")
         self.folder = Path(self._folder.name)
         self.thumbnails = self.folder / "thumbnails"
@@ -126,7 +127,7 @@ class Explorer:
         return cls(**sources)
 
     def _build_index(self, kept: Path | None) -> ConceptIndex:
-        given = self.msae, self.embeddings, self._k, self.model.concepts
+        given = self.msae, self.embeddings, self.k, self.model.concepts
         if kept is not None:
             try:
                 return ConceptIndex.build(kept, *given, progress=False)
@@ -176,12 +177,12 @@ class Explorer:
 
     @cached_property
     def strong(self) -> np.ndarray:
-        """Whether each latent is active and among the `INDEX_K` strongest of each picture, bool (N, n)."""
+        """Whether each latent is active and among the `k` strongest of each picture, bool (N, n)."""
         return self._columns.strong
 
     @cached_property
     def _columns(self) -> LatentColumns:
-        collector = ColumnCollector(np.arange(self.msae.config.num_latents), self._k)
+        collector = ColumnCollector(np.arange(self.msae.config.num_latents), self.k)
         return collect_codes(self.msae, self.embeddings, [collector], batch_size=1024, progress=False)[0]
 
     def strongest(self, latent: int, number: int) -> list[int]:
@@ -195,7 +196,7 @@ class Explorer:
         """Parents and children among `concepts`."""
         latents = [each.latent for each in self.concepts.values()]
         codes = self.index.sparse_codes()
-        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, self._k, codes=codes)
+        return concept_hierarchy(self.msae, self.embeddings, self.model.concepts, latents, self.k, codes=codes)
 
     # -- embeddings ------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Report = Callable[[str, float | None], None]
 """Takes what is being done, and which share of it is done if that is known."""
 INDEX_K = 32
-"""Activations of each picture that are indexed."""
+"""Activations of each picture that are indexed, of an MSAE whose codes keep as many."""
 _LONG = 60.0
 """Seconds of embedding after which a warning says how to save them."""
 
@@ -90,8 +90,13 @@ def _index_folder(msae: MSAEModel, embeddings: EmbeddingDataset) -> Path:
     content = hashlib.sha256()
     for block in embeddings.blocks():
         content.update(block.contiguous().numpy())
-    folder = default_folder(msae, embeddings, min(INDEX_K, msae.config.num_latents))
+    folder = default_folder(msae, embeddings, index_k(msae))
     return folder.with_name(f"{folder.name}-{content.hexdigest()[:16]}")
+
+
+def index_k(msae: MSAEModel) -> int:
+    """Return how many latents count as the strongest of a picture: none that the codes shown do not keep."""
+    return min(INDEX_K, msae.family.default_k(msae.config))
 
 
 def check_hook_points(msae: MSAEModel, patches: MSAEModel | None) -> None:

@@ -85,7 +85,7 @@ def write_report(
         num_searches: Number of example searches.
         num_explained: Number of rows taken apart into concepts.
         k: Number of latents of a row that count as active in it: for the concepts, the hierarchy and the index. Full
-            codes also contain many weak latents.
+            codes also contain many weak latents. At most as many as `encode` keeps by default.
         seed: Random seed of the examples.
         progress: Whether to show progress bars.
         command: The command that made the page, shown on it.
@@ -112,8 +112,9 @@ def write_report(
     check_images(images, image_column, embeddings)
     if metrics is not None and not (isinstance(metrics, Mapping) and metrics.get("by_k")):
         raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
+    # Where more latents counted than the codes hold, shares would not agree with activations.
+    k = min(check_k(k, model.msae.config), model.msae.family.default_k(model.msae.config))
     settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)
-    check_k(settings.k, model.msae.config)
     check_integers(**{name: (value, 0) for name, value in asdict(settings).items()})
 
     context = Context(

@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 
 pytest.importorskip("gradio")
 
+from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE
 from hf_msae.concepts import concept_hierarchy, name_by_labels
 from hf_msae.concepts.labels import Labels
 from hf_msae.embeddings import load_embeddings
-from hf_msae.explorer.explorer import INDEX_K
+from hf_msae.explorer import Explorer
+from hf_msae.explorer.sources import INDEX_K
 from hf_msae.explorer.tabs.concepts import view as tab
 from hf_msae.explorer.tabs.concepts.answer import (
     COLUMNS,
@@ -91,6 +94,16 @@ def test_strong_means_among_the_largest_of_a_picture(explorer):
     assert (found.sum(axis=1) == np.minimum(INDEX_K, (explorer.codes > 0).sum(axis=1))).all()
     for row in (0, 7):
         assert explorer.codes[row][found[row]].min() >= explorer.codes[row][~found[row]].max()
+
+
+def test_of_an_msae_that_keeps_fewer_no_more_are_strong(explorer):
+    torch.manual_seed(0)
+    config = {"k": 4, "base_model_name_or_path": "hf_msae/scenes-siglip"}
+    msae = MSAEModel(MSAEConfig(d_in=128, num_latents=64, **config))
+    few = Explorer(VisionTextMSAE(explorer.model.backbone, msae), explorer.images, explorer.embeddings[:])
+    assert np.array_equal(few.strong, few.codes > 0) and few.index.sparse_codes().k == 4
+    found = evidence(few, next(iter(few.concepts)))
+    assert found.k == 4 and found.card.share == found.card.share_full and found.card.median > 0
 
 
 def test_the_evidence_is_that_of_the_names_and_of_the_codes(explorer, table):

@@ -3,8 +3,10 @@
 import datasets
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
+from hf_msae import VisionTextMSAE
 from hf_msae.concepts import ConceptTable
 from hf_msae.concepts.codes import collect_codes
 from hf_msae.concepts.collectors import ColumnCollector
@@ -57,6 +59,17 @@ def test_the_numbers_of_a_card(page, world, strong):
         assert stats["largest"] == f"{column.max():.2f}"
     note = page.section("concepts").all("p")[0].text
     assert all(number in note for number in ("7 best of 8", "5%", "latents of 1 of", f"{K} strongest"))
+
+
+def test_of_an_msae_that_keeps_fewer_no_more_count_as_active(write, world):
+    msae = identity_msae(WIDTH, [2, K - 2])
+    page = write(VisionTextMSAE(world.model.backbone, msae, names()), num_concepts=3)
+    codes = msae.encode(torch.from_numpy(world.values)).detach().numpy()
+    assert f"{K - 2} strongest" in page.section("concepts").text
+    for latent in shown(page):
+        stats, column = page.card(latent).one("dl", of_class="stats").definitions, codes[:, latent]
+        assert stats["active in"] == stats["in full codes"] == f"{(column > 0).mean():.1%} of rows"
+        assert stats["activation: median"] == f"{np.median(column[column > 0]):.2f}"
 
 
 def test_names_from_labels_are_shown_with_their_auroc(write, with_names, world):

@@ -14,7 +14,7 @@ from ....concepts.labels import Label
 from ....concepts.validation import why_none
 from ....report.sections.concepts import Card, cards
 from ....report.wording import DASH, number, share, small
-from ...explorer import INDEX_K, Explorer
+from ...explorer import Explorer
 from ...inputs import VisitorError, read_choice, read_text
 
 MAX_ROWS = 300
@@ -56,7 +56,7 @@ class Evidence:
     is_compared: bool  # whether it is one of them
     parents: list[dict[str, Any]]  # the concepts that it is part of, as edges of the hierarchy with their labels
     children: list[dict[str, Any]]  # the concepts that are part of it, likewise
-    k: int = INDEX_K  # how many latents count as the strongest of a picture
+    k: int  # how many latents count as the strongest of a picture
 
 
 def listing(explorer: Explorer, words: object = "", validated_only: object = False, order: object = "name") -> Listing:
@@ -134,6 +134,7 @@ def evidence(explorer: Explorer, name: object) -> Evidence:
         is_compared=latent in set(compared),
         parents=_relatives(explorer, latent, "child", "parent"),
         children=_relatives(explorer, latent, "parent", "child"),
+        k=explorer.k,
     )
 
 
