@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -24,6 +25,14 @@ def public(value: Any) -> Any:
     if _is_absolute(value):
         return _name(value)
     return _PATH.sub(lambda found: _name(found.group()), value)
+
+
+def local_paths(text: str) -> list[str]:
+    """Find the absolute paths in a text that lead into folders of this machine, such as /home/me, sorted."""
+    found = {each.group().removeprefix("file://").rstrip(".:!?") for each in _PATH.finditer(text)}
+    # What a path leads to may have been moved; its first two folders say whose machine it is.
+    firsts = {path: Path(path).parts[:3] for path in found if Path(path).is_absolute()}
+    return sorted(path for path, parts in firsts.items() if len(parts) == 3 and os.path.exists(Path(*parts)))
 
 
 def public_model_name(name: str | None, is_local: bool | None = None) -> str | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_msae._utils.redaction import public
+from hf_msae._utils.redaction import local_paths, public
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,8 @@ from hf_msae._utils.redaction import public
 )
 def test_folders_of_this_machine_are_told_from_other_words(value, expected):
     assert public(value) == expected
+
+
+def test_paths_into_folders_of_this_machine_are_found_in_a_text(tmp_path):
+    text = f"It was in {tmp_path}/gone/a, [so]({tmp_path}). 1/2 and/or </div> /nowhere/at/all https://hf.co{tmp_path}"
+    assert local_paths(text) == [str(tmp_path), f"{tmp_path}/gone/a"]

@@ -1,8 +1,13 @@
 """Cards that were edited in a run or on the Hub stay as they are; a release renews their results."""
 
+import shutil
+
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
+from hf_msae import MSAEConfig, MSAEModel
+from hf_msae.hub import write_model_card
 from hf_msae.hub.publishing.release import push_to_hub
 from tests.hub.conftest import REPO, card_on_hub, commit_there, files_of, measure
 
@@ -46,6 +51,30 @@ def test_what_was_edited_in_the_run_is_sent_and_may_be_edited_there_again(publis
     edit(card, "First words.", "Second words.")
     push_to_hub(run_folder, REPO)
     assert "Second words." in card_on_hub(published) and "First words." not in card_on_hub(published)
+
+
+def test_folders_of_this_machine_are_no_part_of_an_edited_card(tmp_path, caplog):
+    run, backbone = tmp_path / "runs" / "a", tmp_path / "models" / "my-siglip"
+    backbone.mkdir(parents=True)
+    torch.manual_seed(0)
+    MSAEModel(MSAEConfig(d_in=4, num_latents=8, base_model_name_or_path=str(backbone))).save_pretrained(run)
+    card = write_model_card(run)
+    edit(card, "## Use\n", f'Mine: `load("{backbone}")`.\n\n## Use\n')
+
+    def pushed(run):
+        push_to_hub(run, REPO, dry_run=tmp_path / "staged", allow_unmeasured=True)
+        text = (tmp_path / "staged" / "README.md").read_text()
+        shutil.rmtree(tmp_path / "staged")
+        return text
+
+    moved = run.rename(run.with_name("b"))
+    text = pushed(moved)
+    assert "Mine:" in text and str(tmp_path) not in text and str(run) not in caplog.text
+    assert f'VisionTextMSAE.from_pretrained("{REPO}", backbone="path/to/my-siglip"' in text
+    assert f'AutoModel.from_pretrained("{REPO}")' in text and 'load("path/to/my-siglip")' in text
+    edit(moved / "README.md", "Mine:", f"It was in {run}. Mine:")
+    assert str(run) in pushed(moved)
+    assert f": {run}\n" in caplog.text
 
 
 @pytest.mark.parametrize("pushed_between", [True, False])

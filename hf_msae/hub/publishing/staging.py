@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd
 from transformers.utils import logging
 
 from ..._utils.json_files import read_json, write_json, write_text
-from ..._utils.redaction import public, public_model_name
+from ..._utils.redaction import local_paths, public, public_model_name
 from ...concepts import ConceptTable
 from ...model.modeling_msae import MSAEModel
 from ...plotting import plot_quality_against_k, save_figure
@@ -35,6 +35,11 @@ WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.inde
 _RECORDS = ("training.json", "conversion.json")
 _LOG = "training_log.jsonl"
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*?src=[\"']([^\"']+)[\"']")
+_EXAMPLE = re.compile(
+    r'\b(VisionTextMSAE|AutoModel)\.from_pretrained\("(?P<model>[^"\n]+)"'
+    r'(?:, (?:revision|subfolder|backbone)="[^"\n]+"|, strict=False)*\)'
+)
+"""How the examples of a card load the model."""
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
 
@@ -90,12 +95,8 @@ def stage_model(
     metrics = _metrics_of(run_dir, model, allow_unmeasured)
     if metrics is not None:
         write_json(folder / "metrics.json", public(metrics))
-    local_card = None
     if run_dir is not None:
         _copy_run(run_dir, folder, metrics)
-        if (run_dir / CARD).is_file() and is_edited(text := (run_dir / CARD).read_text(encoding="utf-8")):
-            # Its examples load the folder on this machine.
-            local_card = text.replace(json.dumps(str(run_dir.resolve()), ensure_ascii=False), json.dumps(repo_id))
 
     @cache  # the card of a new repository is the one that was verified
     def render_card(license: str | None) -> str:
@@ -110,8 +111,15 @@ def stage_model(
         )
 
     write_text(folder / CARD, render_card(license))
-    if local_card is not None:
-        _copy_pictures(run_dir, folder, local_card)
+    local_card = None
+    if run_dir is not None and (run_dir / CARD).is_file():
+        text = (run_dir / CARD).read_text(encoding="utf-8")
+        if is_edited(text):
+            where = {run_dir: repo_id}
+            if backbone := model.config.base_model_name_or_path:
+                where[Path(backbone)] = f"path/to/{public_model_name(backbone, True)}"
+            local_card = _public_card(text, render_card(license), where, run_dir / CARD)
+            _copy_pictures(run_dir, folder, local_card)
     verify_release(folder, model)
     return StagedModel(folder, subfolder, render_card, local_card)
 
@@ -196,6 +204,28 @@ def pictures_of(card: str) -> set[str]:
     """Relative paths of the pictures that a card shows."""
     found = {markdown or html for markdown, html in _IMAGE.findall(card)}
     return {name.removeprefix("./") for name in found if "://" not in name and not name.startswith(("/", "data:"))}
+
+
+def _public_card(text: str, generated: str, where: Mapping[Path, str], file: Path) -> str:
+    """Replace folders of this machine in the text of a card that a person has edited, and warn of those left in it.
+
+    Examples that load a folder become those of the `generated` card: the run may have been moved since they were
+    written. Of other code, the folders in `where` get the name that is published.
+    """
+    published = {found[1]: found.group() for found in _EXAMPLE.finditer(generated)}
+
+    def example(found: re.Match[str]) -> str:
+        is_folder = Path(found["model"]).expanduser().is_absolute()
+        return published.get(found[1], found.group()) if is_folder else found.group()
+
+    text = _EXAMPLE.sub(example, text)
+    for folder, name in where.items():
+        for path in (folder, folder.expanduser().resolve()):
+            if path.is_absolute():
+                text = text.replace(json.dumps(str(path), ensure_ascii=False), json.dumps(name, ensure_ascii=False))
+    if left := local_paths(text):
+        logger.warning(f"{file} names folders of this machine, which everybody can read then: {', '.join(left)}")
+    return text
 
 
 def _copy_pictures(run_dir: Path, folder: Path, card: str) -> None:
