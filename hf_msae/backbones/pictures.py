@@ -13,7 +13,6 @@ from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
 from .._utils.paths import is_saved_dataset
 from ..embeddings import EmbeddingDataset
-from ..embeddings.metadata import EmbeddingMetadata
 from .image_text_data import are_splits, in_split, open_dataset
 
 _NOT_READ = {".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jxl", ".nef", ".svg", ".svgz"}
@@ -98,10 +97,8 @@ def open_pictures(
     if number := recorded.get("max_rows"):
         is_first = recorded.get("streaming", False)
         rows = rows.select(range(min(number, len(rows)))) if is_first else spread_rows(rows, number)
-    folder = Path(embeddings.source).expanduser()
-    metadata = EmbeddingMetadata.load(folder) if folder.is_dir() else None
-    if metadata is not None and metadata.skipped:  # rows that the extraction could not read
-        rows = rows.select(np.setdiff1d(np.arange(len(rows)), metadata.skipped))
+    if embeddings.skipped:  # rows that the extraction could not read
+        rows = rows.select(np.setdiff1d(np.arange(len(rows)), embeddings.skipped))
     number = len(embeddings if embeddings.dataset is None else embeddings.dataset)
     if len(rows) != number:
         raise ValueError(

@@ -34,6 +34,7 @@ class EmbeddingDataset(torch_data.Dataset):
         source: Where the embeddings come from, for messages and cards.
         column: Name of the embedding column; None for a plain array.
         provenance: What the extraction recorded (backbone, revision, hook point, dataset, ...); {} if unknown.
+        skipped: Numbers of the data's rows that the extraction left out.
     """
 
     def __init__(self, source: Source, column: str | None = None) -> None:
@@ -43,6 +44,7 @@ class EmbeddingDataset(torch_data.Dataset):
         self.provenance: dict[str, Any] = dict(source.provenance)
         if self.provenance and _is_hook_point(column):
             self.provenance["hook_point"] = column
+        self.skipped = list(source.skipped)
         self._statistics: EmbeddingStatistics | None = None
         self._open_views()
         if len(self) == 0:

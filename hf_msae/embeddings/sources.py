@@ -41,7 +41,8 @@ class Source:
     """An opened source: either a Hugging Face dataset or a matrix (N, width).
 
     `path` is the .npy file or the folder of .npy files, so that another process can map them again; `files` are (file,
-    rows) in the order of the rows, if known; `moments` those stored for every embedding column.
+    rows) in the order of the rows, if known; `moments` those stored for every embedding column; `skipped` the data's
+    rows that the extraction left out.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Source:
     provenance: dict[str, Any] = field(default_factory=dict)
     files: list[tuple[str, int]] = field(default_factory=list)
     moments: dict[str, RunningMoments] | None = None
+    skipped: list[int] = field(default_factory=list)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "array": None, "dataset": None} if self.path else self.__dict__
@@ -177,7 +179,7 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
                     )
             if verify:
                 check_shards(folder, metadata)
-            opened.moments = load_moments(folder, metadata)
+            opened.moments, opened.skipped = load_moments(folder, metadata), metadata.skipped
         return opened
     if any((folder / name).is_dir() for name in PART_FOLDERS) and (parts := find_parts(folder)):
         return _open_parts(folder, parts)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from huggingface_hub import close_session, constants
 
+from hf_msae.backbones.pictures import open_pictures
 from hf_msae.cli.extract import main
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.hub import push_embeddings, render_embeddings_card
+from hf_msae.scenes import load_scenes
 from tests.backbones.extraction.data import labelled
 from tests.hub.conftest import commit_there, files_of
 from tests.stub_hub import READ_TOKEN, Repo
@@ -70,6 +72,15 @@ def test_pushed_in_one_commit_and_loaded_by_id_with_all_that_is_known(at_hub, fo
     close_session()
     check_loaded()
     assert len(at_hub.requests) == asked
+
+
+def test_their_pictures_are_found_without_those_that_could_not_be_read(at_hub, tmp_path):
+    known = {"dataset": "scenes:test:4:7", "image_column": "image"}
+    with EmbeddingWriter(tmp_path / "embeds", {"image_embeds": 4}, metadata=known) as writer:
+        writer.write({"image_embeds": X[:3]}, skipped=[1])
+    push(tmp_path / "embeds")
+    pictures = open_pictures(load_embeddings("tester/embeds"))
+    assert pictures["caption"][:] == load_scenes("test", 4, 7).select([0, 2, 3])["caption"][:]
 
 
 @pytest.mark.slow
