@@ -70,13 +70,18 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
         space_variables(ExplorerSettings(concepts=str(tmp_path)))
     assert space_variables(ExplorerSettings(verify=False)) == {"MSAE_VERIFY": "False"}
     assert space_variables(ExplorerSettings(concepts="words")) == {"MSAE_CONCEPTS": "words"}
-    for elsewhere in ("path/to/images", "nothing like it"):
+    for elsewhere in ("path/to/images", "nothing like it", "clipart:test"):
         with pytest.raises(ValueError, match=f"{elsewhere}.* user/name"):
             space_variables(ExplorerSettings(dataset=elsewhere))
     assert space_variables(ExplorerSettings(model="scenes-image", dataset="scenes:test:50")) == {
         "MSAE_DATASET": "scenes:test:50"
     }
     assert space_variables(ExplorerSettings(model="clipart-image")) == {"MSAE_MODEL": "clipart-image"}
+    assert space_variables(ExplorerSettings("user/msae", "clipart:sample", backbone="clipart")) == {
+        "MSAE_MODEL": "user/msae",
+        "MSAE_DATASET": "clipart:sample",
+        "MSAE_BACKBONE": "clipart",
+    }
     with pytest.raises(ValueError, match=r"user/msae.*dataset"):
         space_variables(ExplorerSettings(model="user/msae"))
 
@@ -95,9 +100,10 @@ def test_it_is_published_in_one_commit_and_renewed(at_hub, tmp_path, monkeypatch
     assert {"app.py", "README.md", "requirements.txt", "hf_msae/explorer/app.py"} <= set(repo.files())
     mine = {"hf_msae/mine.py": b"", "hf_msae/cli/__init__.py": b"mine", "mine.md": b"mine"}
     commit_there(at_hub, mine, KEY)
-    repo.variables["OTHER"] = "mine"
+    mine_too = {"OTHER": "mine", "MSAE_EDITS": "edits", "MSAE_SWORDBENCH": "swordbench"}
+    repo.variables |= mine_too
     push_space("tester/concepts", ExplorerSettings("user/other", "user/others"), requirement="hf_msae==0.1.0")
-    assert repo.variables == {"MSAE_MODEL": "user/other", "MSAE_DATASET": "user/others", "OTHER": "mine"}
+    assert repo.variables == {"MSAE_MODEL": "user/other", "MSAE_DATASET": "user/others"} | mine_too
     # Of what was sent, what is no longer needed is deleted unless somebody has edited it.
     assert {name: repo.files()[name] for name in mine} == mine
     assert not [name for name in repo.files().keys() - mine.keys() if name.startswith("hf_msae/")]

@@ -10,17 +10,20 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperation, CommitOperationAdd, RepoCard
 
+from ..._utils.built_in import find_built_in
 from ...metrics.measured_data import is_hub_id
 from ..reading.registry import find_released
 from .repository import HUB_ERRORS, Repository, Snapshot, first_line, patiently, status_of
 from .sent_files import additions, manifest, read_manifest, refuse_foreign_links, stale_files
-from .space_settings import ExplorerSettings
+from .space_settings import DEFAULT_DATASETS, ExplorerSettings
 
 _PACKAGE = Path(__file__).parents[2]
 _APP = Path(__file__).parents[3] / "spaces" / "concept-explorer"
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 _OF_NEW_SPACES = {"README.md", ".gitattributes"}
 """Files that the Hub itself puts into a Space."""
+_OWN_FOLDERS = ("edits", "swordbench")
+"""Settings that name folders among a Space's files: a push sends neither these nor their variables."""
 _TORCH_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -118,8 +121,9 @@ def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None
     api, space = repository.api, repository.repo_id
     try:
         there = patiently(api.get_space_variables, space)
+        kept = {f"MSAE_{name.upper()}" for name in _OWN_FOLDERS}
         for key in there:
-            if key.startswith("MSAE_") and key not in variables:
+            if key.startswith("MSAE_") and key not in variables and key not in kept:
                 patiently(api.delete_space_variable, space, key)
         for key, value in variables.items():
             if key not in there or there[key].value != value:  # every change restarts the Space
@@ -134,11 +138,18 @@ def _set_variables(repository: Repository, variables: Mapping[str, str]) -> None
         ) from error
 
 
+def _is_in_package(key: str, value: str) -> bool:
+    """Whether the model or data of a setting come with the package."""
+    if key == "dataset":
+        return value.startswith("scenes:") or value in DEFAULT_DATASETS.values()
+    return find_built_in(value) is not None if key == "backbone" else find_released(value) is not None
+
+
 def space_variables(settings: ExplorerSettings) -> dict[str, str]:
     """The Space's variables for these settings."""
     found = {}
     for key, value in settings.chosen().items():
-        if key in ("edits", "swordbench"):
+        if key in _OWN_FOLDERS:
             raise ValueError(f"{key}={value} is a folder of this machine, which a Space cannot read: leave it out")
         if key == "concepts" and Path(value).expanduser().exists():
             raise ValueError(f"concepts={value} is on this machine: name a table in the model's repository")
@@ -148,7 +159,7 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
                     f"{key}={value} is on this machine, where a Space cannot read it: push it to the Hub first ("
                     "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name"
                 )
-            if not (is_hub_id(value) or value.split(":")[0] == "scenes" or find_released(value)):
+            if not (is_hub_id(value) or _is_in_package(key, value)):
                 raise ValueError(f"{key}={value} is neither user/name on the Hub nor part of the package")
         found[f"MSAE_{key.upper()}"] = str(value)
     if settings.dataset is None:
