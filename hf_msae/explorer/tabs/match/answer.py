@@ -10,7 +10,8 @@ from ....concepts import SimilarityExplanation, explain_similarity
 from ...explorer import Explorer
 from ...inputs import MAX_TEXT, VisitorError
 
-_SAME = 1 - 1e-6
+_ROUNDING = 1e-6
+"""What cosines in single precision may be wrong by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,7 @@ def match(explorer: Explorer, picture: torch.Tensor, other: torch.Tensor) -> Mat
     found = explain_similarity(explorer.msae, picture, other, explorer.model.concepts)
     cosines = explorer.index.by_embedding(other, len(explorer.images))["similarity"]
     # The second picture may be one of the collection: that it is closest to itself says nothing.
-    num_closer = int(((cosines > found.similarity) & (cosines < _SAME)).sum())
+    num_closer = int(((cosines > found.similarity + _ROUNDING) & (cosines < 1 - _ROUNDING)).sum())
     return Match(found, num_closer, len(cosines))
 
 
