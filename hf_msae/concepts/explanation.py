@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
     from .percentiles import ActivationPercentiles
 
+_COLUMNS = ["latent", "name", "validated", "activation", "level", "share"]
+_PARTS = ["latent", "name", "validated", "contribution"]
 _TINY = 1e-300
 _PART_OF_PAIR = 28  # characters of each label of a pair in a figure
 
@@ -41,7 +43,7 @@ class Explanation(Result):
             active latents it adds up to 1.
     """
 
-    frame: pd.DataFrame = field(metadata={"key": "concepts"})
+    frame: pd.DataFrame = field(metadata={"key": "concepts", "columns_if_empty": _COLUMNS})
     k: int
     num_active: int
     explained: float
@@ -89,7 +91,7 @@ class SimilarityExplanation(Result):
         not_reconstructed: What the MSAE does not reconstruct contributes.
     """
 
-    frame: pd.DataFrame = field(metadata={"key": "concepts"})
+    frame: pd.DataFrame = field(metadata={"key": "concepts", "columns_if_empty": _PARTS})
     similarity: float
     bias: float
     not_reconstructed: float

@@ -72,11 +72,11 @@ def plot_coarse_to_fine(
 ) -> Figure:
     """Plot panels of bars side by side, as `plot_contributions` does one.
 
-    `bars` are labels and values by the title of a panel, such as "k = 16".
+    `bars` are labels and values by the title of a panel, such as "k = 16". A panel without any says so.
     """
     most = max(len(values) for _, values in bars.values())
     number = len(bars) + (image is not None)
-    longest = max(len(label) for labels, _ in bars.values() for label in labels)
+    longest = max((len(label) for labels, _ in bars.values() for label in labels), default=0)
     columns = 1 if number == 1 or longest > _LONGEST_LABEL else 2
     figure, panels = new_panels(number, columns, 2 * WIDTH / columns, max(2.0, 0.2 * most + 0.8), title)
     if image is not None:
@@ -91,6 +91,9 @@ def plot_coarse_to_fine(
         panel.set_title(fill(figure_text(heading, 60), _LONGEST_TITLE), loc="right")  # also over the labels
         panel.grid(axis="y", visible=False)
         panel.axvline(0, color="0.4", lw=0.8)
+        if not len(values):
+            told = "no others" if most else "no latent is active"
+            panel.text(0.5, 0.5, told, transform=panel.transAxes, ha="center", va="center")
     limits = np.array([panel.get_xlim() for panel in panels])
     for panel in panels:
         panel.set_xlim(limits[:, 0].min(), limits[:, 1].max())  # one scale for all panels

@@ -25,7 +25,8 @@ class Result:
 
     A subclass declares its fields, numbers and strings as well as DataFrames, and writes `verdict` and, if there is
     something to draw, `plot`. A field with `metadata={"key": "concepts"}` has that name in dictionaries and JSON; a
-    table that may be empty needs `metadata={"columns": [...]}`, because JSON records do not keep its columns.
+    table that may be empty needs `metadata={"columns": [...]}`, because JSON records do not keep its columns; or
+    `metadata={"columns_if_empty": [...]}`, if only some results have all of its columns.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Result:
             if key in content:
                 is_table = field.type in ("pd.DataFrame", pd.DataFrame)
                 value = content[key]
-                values[field.name] = pd.DataFrame(value, columns=field.metadata.get("columns")) if is_table else value
+                columns = field.metadata.get("columns", None if value else field.metadata.get("columns_if_empty"))
+                values[field.name] = pd.DataFrame(value, columns=columns) if is_table else value
             elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise ValueError(f"this is not a saved {cls.__name__}: it has no {key!r}")
         return cls(**values)

@@ -109,6 +109,18 @@ def test_what_lies_outside_the_training_is_not_given_a_negative_share_without_a_
     assert "outside" not in str(replace(found, explained=0.4))
 
 
+def test_where_nothing_is_active_all_say_so_and_keep_their_columns(tmp_path):
+    config = MSAEConfig(d_in=D, num_latents=N, activation="jump_relu", jump_relu_threshold=99.0)
+    silent, (x, y) = MSAEModel(config).eval(), random_embeddings()
+    found, match = explain_embedding(silent, x, NAMES), explain_similarity(silent, x, y, NAMES)
+    assert found.num_active == 0 and "no latent" in found.plot(pictures()[0]).axes[1].texts[0].get_text()
+    for result in (found, match):
+        result.save(tmp_path / "result.json")
+        loaded = type(result).load(tmp_path / "result.json")
+        assert loaded.frame.columns.tolist() == result.frame.columns.tolist() and loaded.verdict() == result.verdict()
+        assert loaded.plot() is not None
+
+
 def test_levels_of_a_prefix_model_are_widths():
     torch.manual_seed(0)
     model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, nesting="prefix", nesting_widths=[4, 12, N])).eval()

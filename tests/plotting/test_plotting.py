@@ -237,6 +237,8 @@ def test_titles_over_bars_and_captions_of_pictures_are_whole():
     heading, picture = "k = 128: 99.8% explained, with these added", Image.new("RGB", (8, 8))
     figure = plot_coarse_to_fine({"k = 8": (["a"], [1.0]), heading: (["b"], [2.0])}, "activation")
     assert figure.axes[1].get_title(loc="right").split() == heading.split()
+    figure = plot_coarse_to_fine({"k = 8": (["a"], [1.0]), heading: ([], [])}, "activation")
+    assert [text.get_text() for text in figure.axes[1].texts] == ["no others"] and not figure.axes[0].texts
     caption = "red star and=0.5 many=0.5 more=0.5 words=-1"
     (text,) = plot_contact_sheet([(caption, [picture], None)]).axes[0].texts
     assert text.get_text().split() == caption.split() and "\n" in text.get_text()
