@@ -48,7 +48,7 @@ def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
     findings += [_backbone(args, msae), *_names(folder, msae, model, data), *_data(near, places, msae, folder)]
     then = [command for each in findings for command in each.then]
     if all(each.state != BROKEN for each in findings):
-        then += _uses(folder, model, data)
+        then += _uses(folder, msae, model, data)
     return findings, list(dict.fromkeys(then))
 
 
@@ -181,6 +181,8 @@ def _names(folder: Path, msae: MSAEModel, model: str, data: str) -> Iterator[Fin
 
     files = sorted(folder.glob("concepts/*.parquet"))
     then = [f"hf-msae name {model} --vocabulary WORDS.txt --data {data}"]
+    if ".layers." in msae.config.hook_point:  # neither words nor labels of whole rows name tokens
+        then = []
     if not files:
         yield Finding("names", MISSING, "the latents have no names", then)
         return
@@ -212,7 +214,10 @@ def _data(near: list[Embeddings], places: list[Path], msae: MSAEModel, folder: P
     if not any(each.problem is None for each in near):
         backbone = shlex.quote(msae.config.base_model_name_or_path or "BACKBONE")
         place = shlex.quote(str(_own(folder, "embeddings/test")))
-        command = f"hf-msae extract --backbone {backbone} --dataset IMAGES --image_column image --output_dir {place}"
+        hook_point = msae.config.hook_point
+        what = "TEXTS --text_column caption" if hook_point.startswith("text") else "IMAGES --image_column image"
+        of = "" if hook_point == "image_embeds" else f" --hook_point {hook_point}"
+        command = f"hf-msae extract --backbone {backbone} --dataset {what}{of} --output_dir {place}"
         looked = ", ".join(map(str, places))
         yield Finding(
             "embeddings", MISSING, f"none that fit the model are in {looked}; --data names others", [command]
@@ -231,15 +236,20 @@ def _own(folder: Path, name: str) -> Path:
     return Path(name) if is_written_by_others else folder / name
 
 
-def _uses(folder: Path, model: str, data: str) -> list[str]:
+def _uses(folder: Path, msae: MSAEModel, model: str, data: str) -> list[str]:
+    """The commands that take an MSAE of its hook point."""
     from ..hub.reading.opening import most_validated
 
     tables = sorted(folder.glob("concepts/*.parquet"))
     if len(tables) > 1:
         model += f" --concepts {shlex.quote(most_validated(tables).stem)}"
+    search = f"hf-msae search {model} --data {data} --row 0"
+    if msae.config.hook_point == "text_embeds":
+        return [f"hf-msae explain {model} --text TEXT", search]
+    if msae.config.hook_point != "image_embeds":
+        return [search]
     picture = next(iter(sorted(folder.glob("examples/*.png"))), "PICTURE.png")
-    commands = [f"hf-msae explain {model} --image {shlex.quote(str(picture))}"]
-    commands.append(f"hf-msae search {model} --data {data} --row 0")
+    commands = [f"hf-msae explain {model} --image {shlex.quote(str(picture))}", search]
     if not (report := _own(folder, "report.html")).is_file():
         commands.append(f"hf-msae report {model} --data {data} --output {shlex.quote(str(report))}")
     pictures = f"--embeddings {data}" if data != _UNKNOWN else "--dataset PICTURES"

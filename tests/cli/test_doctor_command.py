@@ -94,6 +94,24 @@ def test_what_is_missing_comes_with_a_command(model, asked):
     assert shlex.split(then[0])[-1] == str(model / "metrics.json")
 
 
+@pytest.mark.parametrize(
+    ("hook_point", "commands", "extracted"),
+    [
+        ("text_embeds", ["evaluate", "name", "extract", "explain", "search"], "--text_column"),
+        ("text.layers.1", ["evaluate", "extract", "search"], "--text_column"),
+        ("vision.layers.1", ["evaluate", "extract", "search"], "--image_column"),
+    ],
+)
+def test_commands_are_those_that_take_a_model_of_its_hook_point(tmp_path, asked, hook_point, commands, extracted):
+    config = {"base_model_name_or_path": "hf_msae/scenes-siglip", "hook_point": hook_point}
+    MSAEModel(MSAEConfig(d_in=8, num_latents=16, **config)).save_pretrained(tmp_path / "model")
+    _, then, code = asked(tmp_path / "model")
+    words = {shlex.split(each)[1]: shlex.split(each) for each in then}
+    assert code == 0 and list(words) == commands
+    assert extracted in words["extract"] and words["extract"][words["extract"].index("--hook_point") + 1] == hook_point
+    assert "--image" not in words.get("explain", [])
+
+
 def test_files_of_another_model_do_not_fit(model, place, asked):
     table = ConceptTable.load(model / "concepts" / "scenes.parquet")
     ConceptTable(table.frame, {"model_sha256": "0" * 64}).save(model / "concepts" / "other.parquet")
