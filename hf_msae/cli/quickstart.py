@@ -36,6 +36,7 @@ class QuickstartArguments:
     def __post_init__(self):
         least = 20  # as names need of pictures, and a probe of rows
         check_least(self, num_train_scenes=least, num_eval_scenes=least, num_biased_scenes=least, num_workers=1)
+        check_least(self, num_latents=64)  # so that there are others to compare those that may drive the probe with
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -171,8 +171,8 @@ def biased_probe(model: VisionTextMSAE, embeddings: EmbeddingDataset, arguments:
         model.image_embeds(scenes[first : first + size]["image"]) for first in range(0, len(scenes), size)
     ])  # fmt: skip
     probe = LinearClassifier.fit(embeds, np.asarray(scenes["star"]).astype(int), ["no star", "star"], "cv")
-    # After a very short training, maybe no name is validated.
-    latents = model.concepts.best_available()[0]["latent"]
+    # After a very short training, maybe no name is validated. The other half of the latents is compared with.
+    latents = model.concepts.best_available()[0]["latent"].head(model.msae.config.num_latents // 2)
     return bias_report(
         model.msae, embeddings, probe, "star", model.concepts, latents, seed=arguments.seed, progress=False
     )
@@ -215,6 +215,7 @@ def _print_summary(output: Path, metrics: dict[str, Any], best: pd.DataFrame, se
     print(f"\nQuality on {metrics['num_samples']:,} held-out scenes (centered: cosine after subtracting the mean)\n")
     print(frame.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
     well = best.head(_SHEET_ROWS)
+    ks = "8 32 128" if "128" in metrics["by_k"] else "8 32"
     print(
         f"\nBest-named latents: {', '.join(well['name'])}.\n"
         f"They detect the concepts in their names with a median AUROC of {well['auroc'].median():.2f}."
@@ -233,7 +234,7 @@ and load the model:
 
 Try it:
 
-  hf-msae explain {output} --image {output / "examples" / "4.png"} --ks 8 32 128 --figure seen.png
+  hf-msae explain {output} --image {output / "examples" / "4.png"} --ks {ks} --figure seen.png
   hf-msae search {output} --data {output / "embeddings" / "test"} --find red star night=-1 --figure found.png
 
 For your own images and backbone, `hf-msae extract` writes the embeddings of any CLIP or SigLIP, and `hf-msae train`

@@ -104,7 +104,7 @@ BEFORE_DATASET = [
     ("train", ["--train_data", "FOLDER/typo", "--output_dir", "NEW"], "typo"),
     ("quickstart", ["--output_dir", "NEW", "--num_eval_scenes", "3"], "num_eval_scenes.*3"),
     ("quickstart", ["--output_dir", "NEW", "--learning_rate", "-1"], "learning_rate.*-1"),
-    ("quickstart", ["--output_dir", "NEW", "--num_latents", "0"], "0"),
+    ("quickstart", ["--output_dir", "NEW", "--num_latents", "63"], "num_latents.*63"),
     ("quickstart", ["--output_dir", "MODEL"], "MODEL"),
 ]
 

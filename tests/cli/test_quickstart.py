@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,11 @@ import torch
 import yaml
 from PIL import Image
 
-from hf_msae import MSAEConfig, MSAEModel, cli
+from hf_msae import MSAEConfig, MSAEModel, VisionTextMSAE, cli
+from hf_msae.backbones import Backbone
+from hf_msae.cli import quickstart_steps
 from hf_msae.cli.quickstart import QuickstartArguments
-from hf_msae.cli.quickstart_steps import check_names, model_config, run_quickstart, training_arguments
+from hf_msae.cli.quickstart_steps import biased_probe, check_names, model_config, run_quickstart, training_arguments
 from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.scenes import load_scenes
@@ -70,6 +73,17 @@ def test_a_folder_that_is_not_a_quickstarts_is_left_alone(tmp_path):
     with pytest.raises(FileExistsError, match="checkpoint-5"):
         run_quickstart(QuickstartArguments(output_dir=str(other)))
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_half_of_the_latents_are_left_to_compare_with(monkeypatch):
+    monkeypatch.setattr(quickstart_steps, "bias_report", lambda *given, **_: given[5])
+    monkeypatch.setattr(quickstart_steps, "LinearClassifier", Mock())
+    words = [f"word {latent}" for latent in range(8)]
+    table = ConceptTable.from_columns(words, np.linspace(0.1, 0.8, 8), words[::-1], np.zeros(8))
+    backbone = Backbone.from_pretrained("scenes")
+    msae = MSAEModel(MSAEConfig(d_in=128, num_latents=8, base_model_name_or_path="hf_msae/scenes-siglip"))
+    arguments = QuickstartArguments(num_biased_scenes=20, num_workers=1)
+    assert list(biased_probe(VisionTextMSAE(backbone, msae, table), None, arguments)) == [7, 6, 5, 4]
 
 
 @pytest.mark.slow
