@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from contextlib import suppress
 from dataclasses import fields as dataclass_fields
@@ -18,6 +17,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 
 from .._utils.atomic import atomic_path, make_folder
+from .._utils.code_facts import code_of_parts
 from .._utils.wording import counted
 from .generator import SyntheticFields
 from .hybrid import HybridRegressor
@@ -112,9 +112,7 @@ def kept_features(patches: Patches, transformer: Any, output_dir: str | os.PathL
     digest.update(
         joblib.hash([value for name, value in sorted(vars(transformer).items()) if name[-1] == "_"]).encode()
     )
-    for each in {type(transformer), *(type(part) for part in vars(transformer).values())}:
-        with suppress(TypeError, OSError):  # classes without a file of source
-            digest.update(Path(inspect.getfile(each)).read_bytes())
+    digest.update(code_of_parts(transformer).encode())
     for row in range(len(patches)):
         _add_pixels(digest, patches.pairs, row)
     path = make_folder(Path(output_dir) / "features") / f"{digest.hexdigest()[:16]}.npy"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import pickle
@@ -22,6 +21,7 @@ from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
+from .._utils.code_facts import code_of_parts
 from .._utils.json_files import write_json
 from .._utils.wording import joined
 from ..statistics import confirmed
@@ -260,10 +260,7 @@ def _recipe(model: Any) -> str | None:
         found = joblib.hash(parameters)
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
-    for each in sorted({type(part) for part in (model, *parameters.values())}, key=repr):
-        with suppress(TypeError, OSError):  # classes without a file of source
-            found += hashlib.sha256(Path(inspect.getfile(each)).read_bytes()).hexdigest()
-    return found
+    return found + code_of_parts(model)
 
 
 def _mean_spectrum(subject: Subject) -> pd.DataFrame | None:

@@ -153,6 +153,21 @@ def test_models_that_cannot_be_pickled_are_known_by_their_predictions(tmp_path):
     assert len(list((tmp_path / "audits").iterdir())) == 2
 
 
+def test_a_class_that_was_typed_in_is_known_by_what_it_does(tmp_path, monkeypatch):
+    X, y, groups, table = spectra(None, n=120)
+    options = {"features": table, "output_dir": tmp_path, "audits": ["performance"], **QUICK}
+
+    def audits(strength):
+        known = {"__name__": "__main__", "Ridge": Ridge}
+        exec(f"class Mine(Ridge):\n    def fit(self, X, y):\n        self.alpha = {strength}\n"
+             "        return super().fit(X, y)", known)  # fmt: skip
+        monkeypatch.setattr("__main__.Mine", known["Mine"], raising=False)
+        red_team(make_pipeline(StandardScaler(), known["Mine"]()), X, y, groups, **options)
+        return len(list((tmp_path / "audits").iterdir()))
+
+    assert [audits(1), audits(1), audits(100)] == [1, 1, 2]
+
+
 def test_figures_are_drawn(report):
     drawn = report[0].figures()
     assert set(drawn) == {"predictions", "shortcuts", "deciles", "single_bands", "wavelengths", "pruning", "attacks"}

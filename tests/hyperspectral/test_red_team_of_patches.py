@@ -235,6 +235,18 @@ def test_features_are_kept_by_what_they_are_made_of(source, patches, tmp_path):
     assert features(opened())[1] == 1
 
 
+def test_features_of_a_class_that_was_typed_in_are_kept_by_what_it_does(tmp_path):
+    patches = make_patches(6, 0, edges=(11, 12))
+
+    def features(factor):
+        known = {"__name__": "__main__", "MeanSpectrum": MeanSpectrum}
+        exec(f"class Mine(MeanSpectrum):\n    def transform(self, X):\n"
+             f"        return super().transform(X) * {factor}", known)  # fmt: skip
+        return inputs_of_patches(Ridge(), patches, transformer=known["Mine"](), output_dir=tmp_path)["X"]
+
+    assert np.allclose(features(2), 2 * features(1))
+
+
 def test_making_fields_makes_no_pixels(monkeypatch):
     monkeypatch.setattr("hf_msae.hyperspectral.generator.SyntheticFields.__getitem__", None)
     made = make_patches(5, edges=(12, 13))[1:]
