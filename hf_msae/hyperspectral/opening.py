@@ -126,7 +126,10 @@ def _open_scene(path: Path, fields: Any) -> tuple[Sequence[Pair], list[Any], dic
     if raster.shape != (size := (int(header["lines"]), int(header["samples"]))):
         raise PatchError(path, "fields", f"its shape is {raster.shape}, but the scene's is {size}")
     raster = raster.astype(np.int64)
-    boxes = {label: box for label, box in enumerate(find_objects(raster), start=1) if box is not None}
+    labels, places = np.unique(raster, return_inverse=True)
+    first = np.searchsorted(labels, 1)  # as find_objects goes through all numbers up to the largest, give it ranks
+    ranks = np.maximum(places.reshape(raster.shape) - first + 1, 0)
+    boxes = dict(zip(labels[first:].tolist(), find_objects(ranks), strict=True))
     if not boxes:
         raise PatchError(path, "fields", "no pixel has a label above 0")
     found = {"where": path, "ids": [str(label) for label in boxes], "wavelength_file": path, "mask_means": "outside"}
@@ -149,6 +152,8 @@ def _load_dataset(source: Any, split: str) -> Any:
 
 
 def _open_dataset(dataset: Any, where: str) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]:
+    import datasets  # here, since it takes a second
+
     if "data" not in dataset.column_names:
         raise PatchError(where, "data", f"there is no such column; columns are {', '.join(dataset.column_names)}")
     column = next((name for name in ID_COLUMNS if name in dataset.column_names), None)
@@ -162,7 +167,8 @@ def _open_dataset(dataset: Any, where: str) -> tuple[Sequence[Pair], list[Any], 
                 raise PatchError(f"patch {name}", "wavelengths", "the bands differ from those of the first patch")
     others = dataset.select_columns([name for name in dataset.column_names if name not in _DATASET_COLUMNS])
     table = others.to_pandas()
-    simple = [name for name in table if name == column or np.isscalar(table[name].iloc[0])]
+    values = (datasets.Value, datasets.ClassLabel)  # others are lists, pictures and the like
+    simple = [name for name in table if name == column or isinstance(others.features[name], values)]
     if len(set(simple) - {column}):
         # Without names, the rows are those of the patches, whatever a column looks like.
         found["table"] = table[simple] if column else table[simple].assign(**{ID_COLUMNS[0]: names})

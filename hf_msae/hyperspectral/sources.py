@@ -104,13 +104,7 @@ class EnviCubes(Sequence):
     def __getitem__(self, index: int) -> Pair:
         file = self.files[index]
         data, header = read_envi(file)
-        ignored = header.get("data ignore value")
-        mask = np.zeros(data.shape[1:], dtype=bool)
-        if ignored is not None:
-            value = data.dtype.type(float(ignored))
-            if "reflectance scale factor" in header:  # which the data was divided by, and the value was not
-                value /= float(header["reflectance scale factor"])
-            mask = (data == value).all(axis=0)
+        mask = _ignored(data, header)
         with_mask = file.with_name(f"{file.stem}_mask.hdr")
         if with_mask.is_file():
             mask = mask | as_mask(read_envi(with_mask)[0][0], data.shape, with_mask)
@@ -119,7 +113,10 @@ class EnviCubes(Sequence):
 
 @dataclass(frozen=True)
 class EnviFields(Sequence):
-    """Fields of one ENVI scene, each cut out with its label in a raster of fields."""
+    """Fields of one ENVI scene, each cut out with its label in a raster of fields.
+
+    Outside is where another label is, or all bands have the data ignore value.
+    """
 
     file: Path
     raster: np.ndarray
@@ -131,7 +128,8 @@ class EnviFields(Sequence):
 
     def __getitem__(self, index: int) -> Pair:
         box = self.boxes[index]
-        return read_envi(self.file, box)[0], self.raster[box] != self.labels[index]
+        data, header = read_envi(self.file, box)
+        return data, (self.raster[box] != self.labels[index]) | _ignored(data, header)
 
 
 def read_envi(file: Path, box: tuple[slice, slice] = (slice(None), slice(None))) -> tuple[np.ndarray, dict[str, Any]]:
@@ -145,6 +143,19 @@ def read_envi(file: Path, box: tuple[slice, slice] = (slice(None), slice(None)))
         raise PatchError(file, "file", "its pixels cannot be mapped; write it uncompressed")
     data = np.moveaxis(np.array(cube[box]), -1, 0)[good_bands(image.metadata, file)]
     return (data if image.scale_factor == 1 else data / image.scale_factor), image.metadata
+
+
+def _ignored(data: np.ndarray, header: dict[str, Any]) -> np.ndarray:
+    """Return where all bands of an ENVI cube have the data ignore value of its header, bool (h, w)."""
+    ignored = header.get("data ignore value")
+    if ignored is None:
+        return np.zeros(data.shape[1:], dtype=bool)
+    if np.isnan(float(ignored)):
+        return np.isnan(data).all(axis=0)
+    value = data.dtype.type(float(ignored))
+    if "reflectance scale factor" in header:  # which the data was divided by, and the value was not
+        value /= float(header["reflectance scale factor"])
+    return (data == value).all(axis=0)
 
 
 def envi_wavelengths(file: Path) -> tuple[list[float] | None, str | None]:

@@ -1,6 +1,7 @@
 """Patches come from every kind of source alike."""
 
 import shutil
+from datetime import datetime
 
 import datasets
 import numpy as np
@@ -56,6 +57,9 @@ def test_datasets_arrays_and_pairs_are_read_alike(made, tmp_path):
     dataset = made.to_dataset()
     found = load(dataset)
     assert same(found, made) and found.targets.equals(made.targets) and list(found.groups) == list(made.groups)
+    days = [datetime(2021, 5, 1 + row % 2) for row in range(len(made))]
+    dated = load(dataset.remove_columns("date").add_column("date", days)).groups["date"]
+    assert dated.tolist() == [f"2021-05-0{1 + row % 2}" for row in range(len(made))]
     dataset.save_to_disk(tmp_path / "saved")
     assert same(load(tmp_path / "saved"), made)
     datasets.DatasetDict({"test": dataset}).save_to_disk(tmp_path / "splits")
@@ -119,11 +123,24 @@ def test_fields_are_cut_out_of_a_scene(made, tmp_path):
     assert np.allclose(found.mean_spectra[1], data[:, fields == 7].mean(axis=1))
     np.save(tmp_path / "fields.npy", fields)
     assert same(load(tmp_path / "scene.hdr", fields=tmp_path / "fields.npy"), found)
+    parcels = load(tmp_path / "scene.hdr", fields=np.where(fields == 7, 3 * 10**11, fields - 1))
+    assert parcels.ids == ["3", "300000000000"] and np.allclose(parcels.mean_spectra, found.mean_spectra)
     with pytest.raises(PatchError, match="labels of its fields"):
         load(tmp_path / "scene.hdr")
     with pytest.raises(PatchError, match="shape") as error:
         load(tmp_path / "scene.hdr", fields=fields[1:])
     assert error.value.field == "fields"
+
+
+@pytest.mark.parametrize("ignored", [-9999, np.nan])
+def test_ignored_values_are_outside_fields_and_cubes(made, tmp_path, ignored):
+    envi = pytest.importorskip("spectral.io.envi", reason="needs the extra hyperspectral")
+    data, mask = made[0]
+    header = {"wavelength": list(made.wavelengths), "data ignore value": ignored}
+    envi.save_image(tmp_path / "0.hdr", np.moveaxis(np.where(mask, ignored, data), 0, -1), metadata=header)
+    for found in (load(tmp_path), load(tmp_path / "0.hdr", fields=np.ones_like(mask))):
+        assert np.array_equal(found[0][1], mask)
+        assert np.allclose(found.mean_spectra, made.mean_spectra[:1])
 
 
 def test_the_layout_of_hyperview2_is_read(made, tmp_path):
