@@ -64,7 +64,22 @@ def same_words(concept: str) -> str:
 
     It is for comparing alone: its words are stems, such as "hous" of "house" and "houses".
     """
-    return " ".join(_stem(word) for word in re.findall(r"\w+", clean_concept(concept)))
+    return " ".join(_stem(word) for word in split_words(clean_concept(concept)))
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text: letters, digits and _, with the marks that follow them.
+
+    Without the marks, as in what `re` calls a word, the vowel signs of many scripts would separate words, and be lost.
+    """
+    found = [""]
+    for letter in text:
+        is_part = letter.isalnum() or letter == "_" or (found[-1] and unicodedata.category(letter)[0] == "M")
+        if is_part:
+            found[-1] += letter
+        elif found[-1]:
+            found.append("")
+    return [word for word in found if word]
 
 
 def form_of(text: str) -> str:
@@ -111,11 +126,11 @@ class KnownConcepts:
 
     def add(self, concept: str) -> None:
         """Remember a concept, unless it is known in another case or number."""
-        self._concepts.setdefault(same_words(concept), concept)
+        self._concepts.setdefault(form_of(concept), concept)
 
     def find(self, concept: str) -> str | None:
         """Return the known concept that is the same as this one, or None."""
-        if found := self._concepts.get(same_words(concept)):
+        if found := self._concepts.get(form_of(concept)):
             return found
         if self.word_embeds is None:
             return None
@@ -135,7 +150,7 @@ class KnownConcepts:
 
 
 def _what_differs(concept: str, other: str) -> tuple[str, str]:
-    words, others = ({_stem(word): word for word in re.findall(r"\w+", each)} for each in (concept, other))
+    words, others = ({_stem(word): word for word in split_words(each)} for each in (concept, other))
     only = [[each[stem] for stem in each if stem not in rest] for each, rest in ((words, others), (others, words))]
     return " ".join(only[0]), " ".join(only[1])
 

@@ -54,6 +54,16 @@ def test_other_words_are_other_concepts():
     assert len({same_words(word) for word in words}) == len(words)
 
 
+def test_marks_are_parts_of_words():
+    pairs = [("हाथी", "हाथ"), ("เสือ", "เสีย"), ("كِتاب", "كُتاب")]  # elephant, hand; tiger, broken; book, scribes
+    assert all(len({same_words(word) for word in pair}) == 2 for pair in pairs)
+    assert same_words("लाल हाथी") == "लाल हाथी" and same_words("cafe\u0301s") == same_words("caf\u00e9")
+    assert same_words("\u2600\ufe0f suns") == same_words("sun"), "a mark that follows no letter is none"
+    known = KnownConcepts(lambda texts: np.array([[float(text == "हाथी"), float(text != "हाथी")] for text in texts]))
+    known.add("लाल हाथी")
+    assert known.find("लाल हाथ") is None
+
+
 def test_known_concepts_are_found_by_words_and_by_meaning():
     vectors = {"car": (1, 0), "house": (0.95, 0.3), "automobile": (0.95, 0.3), "tree": (0, 1)}
     known = KnownConcepts(lambda texts: np.array([vectors[text] for text in texts]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..words import SYNONYM, WordEmbeds, same_words, unit_rows
+from ..words import SYNONYM, WordEmbeds, form_of, unit_rows
 from .cosy import CosyScore, cosy_score
 from .measures import checked_presence
 
@@ -56,7 +56,7 @@ def nearness_of_concepts(
     """
     rows = unit_rows(word_embeds([label, *concepts]))
     cosines = rows[1:] @ rows[0]
-    same = np.array([same_words(concept) == same_words(label) for concept in concepts], dtype=bool)
+    same = np.array([form_of(concept) == form_of(label) for concept in concepts], dtype=bool)
     return np.where(same | (cosines >= synonym), -1.0, cosines)
 
 

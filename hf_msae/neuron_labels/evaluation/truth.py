@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...scenes.world import CONCEPTS, Scene, sample_scene
-from ..words import clean_concept, same_words
+from ..words import clean_concept, form_of, same_words, split_words
 from .formulas import OPERATORS, parse_formula
 
 if TYPE_CHECKING:
@@ -93,7 +92,8 @@ class WordTruth(Truth):
     """Images with columns of truth, whose concepts are recognized in labels by their words.
 
     A label names a concept if it holds its name or another wording of it, in singular or plural. The longest match
-    counts: "fire truck" is not "fire" and "truck". A label that names several is true where all of them are.
+    counts: "fire truck" is not "fire" and "truck". A label that names several is true where all of them are. A name
+    that is no concept, such as "2021", has to be written as it is.
 
     Args:
         concepts: Names of the true concepts (n,).
@@ -114,7 +114,7 @@ class WordTruth(Truth):
         self._known: dict[tuple[str, ...], int] = {}
         for place, concept in enumerate(self.concepts):
             for wording in (concept, *wordings.get(concept, ())):
-                self._known.setdefault(tuple(same_words(wording).split()), place)
+                self._known.setdefault(tuple(form_of(wording).split()), place)
         self._longest = max(map(len, self._known), default=1)
 
     @classmethod
@@ -143,7 +143,7 @@ class WordTruth(Truth):
 
     def _phrase(self, text: str) -> Reading:
         try:
-            words, written = same_words(text).split(), re.findall(r"\w+", clean_concept(text))
+            words, written = same_words(text).split(), split_words(clean_concept(text))
         except ValueError as error:
             return Reading(None, problem=str(error))
         found, unknown, place = [], [], 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hf_msae.neuron_labels.evaluation.accuracy import best_concepts, label_accuracy, outside_vocabulary
+from hf_msae.neuron_labels.evaluation.hard_negatives import nearness_of_concepts
 from hf_msae.neuron_labels.evaluation.truth import WordTruth
 
 CONCEPTS = ("red", "circle", "fire truck", "truck", "bus")
@@ -91,6 +92,18 @@ def test_tags_of_images_are_truth():
     assert truth.presence[:4].tolist() == [[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0]]
     with pytest.raises(ValueError, match="25 of 40"):
         WordTruth.from_tags(tags, least=25)
+
+
+def test_tags_that_are_no_concepts_do_no_harm():
+    odd = ["2021", "50%", "\U0001f600", "x" * 61, "a b c d e f g h i j"]
+    presence = np.zeros((20, 6), dtype=bool)
+    presence[:5], presence[3:9, 0] = [[True]], True
+    truth = WordTruth(["dog", *odd], presence)
+    assert truth.read("dogs").presence.sum() == 9
+    assert truth.read("dog in 2021").concepts == ("dog", "2021") and truth.read("2021").presence is None
+    assert outside_vocabulary(["dog", "bird"], ["dog", *odd]).tolist() == [False, True]
+    near = nearness_of_concepts("Dogs", ["dog", *odd], lambda texts: np.eye(len(texts)))
+    assert near.tolist() == [-1, 0, 0, 0, 0, 0]
 
 
 def test_labels_outside_the_vocabulary_are_counted():
