@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +17,11 @@ def common_depth(files: Iterable[str | None]) -> int:
     """Return the number of folders that the paths of all files begin with; those of files without a path are None."""
     folders = [Path(folder).parts for folder in {os.path.dirname(file) for file in files if file}]
     return len(list(takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))))
+
+
+def file_name(text: str) -> str:
+    """Return a text as part of the name of a file, of at most 100 bytes."""
+    return re.sub(r"[^\w., -]", "_", text).encode()[:100].decode(errors="ignore")
 
 
 def is_saved_dataset(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
+from .._utils.paths import file_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,7 +137,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = MSAEArgumentParser([SwordBenchArguments], __doc__, EXAMPLE, prog="hf-msae swordbench")
     (args,) = parser.parse(argv)
     from ..steering import METHODS, Submission, run_swordbench
-    from ..steering.run import file_name
     from ..steering.submission import check_text, check_url
     from ..steering.tasks import TASKS
 
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result = run_swordbench(tasks, methods, args.output, args.seeds, args.num_workers, **options)
         write(result, args.output)
         if args.submission:
-            submission = Path(args.output) / f"{file_name(args.submission)}.json"
+            submission = Path(args.output).expanduser() / f"{file_name(args.submission)}.json"
             Submission.of_result(result, *methods, args.submission, args.url).save(submission)
     for title, equal_dose in (("Each method at the dose of its removal", False), ("All at equal doses", True)):
         print(f"{title}:\n{shown(result.ranking(equal_dose))}\n")
@@ -237,9 +237,8 @@ def write(result: SwordBenchResult, output: str) -> None:
     """Write the tables and figures of a run: figures, ranks, curves over doses, doses that work, and concepts."""
     from .._utils.atomic import atomic_path
     from ..plotting import save_figure
-    from ..steering.run import file_name
 
-    folder = Path(output)
+    folder = Path(output).expanduser()
     ranking = result.ranking()
     tables = {"figures": result.frame, "summary": result.summary(None), "ranking": ranking}
     tables |= {"ranking_equal_dose": result.ranking(equal_dose=True), "working_doses": result.working_doses()}

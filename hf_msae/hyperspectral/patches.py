@@ -150,7 +150,12 @@ class Patches(Sequence):
 
         Raises:
             FileExistsError: The folder already has patches.
+            ValueError: An id cannot be the name of a file.
         """
+        if odd := [name for name in self.ids if not name or Path(name).name != name]:
+            raise ValueError(
+                f"patch {odd[0]!r} cannot be saved as the file {odd[0]}.npz: give other ids, or use to_dataset()"
+            )
         folder = Path(folder).expanduser()
         files = folder / "train_data"
         if files.is_dir() and any(files.glob("*.npz")):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
 from .._utils.json_files import write_json
+from .._utils.paths import file_name
 from ..backbones import Backbone
 from .edit import METHODS, Edit
 from .measuring import measure
@@ -72,8 +72,8 @@ def run_swordbench(
 
     Raises:
         ValueError: A task or a method is unknown, two methods have the same label, two tasks have the same name, a
-            method needs a backbone and there is none, its backbone or MSAE is not that of a task, or JSON cannot hold
-            an option.
+            task has another name with another seed, a method needs a backbone and there is none, its backbone or MSAE
+            is not that of a task, or JSON cannot hold an option.
     """
     chosen = named_methods(methods)
     for edit in chosen.values():
@@ -92,6 +92,12 @@ def run_swordbench(
     folder = make_folder(make_folder(output_dir) / "cells")
     made = [task if isinstance(task, Task) else task(seed=seed) for seed in seeds for task in tasks]
     names = [task.name for task in made[: len(tasks)]]
+    for place, task in enumerate(made):
+        if task.name != (name := names[place % len(tasks)]):
+            raise ValueError(
+                f"a task is named {name!r} with the seed {seeds[0]} and {task.name!r} with the seed "
+                f"{seeds[place // len(tasks)]}: give it one name for all seeds"
+            )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two tasks have the name {twice[0]!r}: give each its own (dataclasses.replace)")
     for task in made[: len(tasks)]:
@@ -113,7 +119,7 @@ def run_swordbench(
     ]
     _warn_of_notes(found, folder)
     result = SwordBenchResult.of_cells(found)
-    result.save(Path(output_dir) / "results.json")
+    result.save(folder.parent / "results.json")
     return result
 
 
@@ -221,11 +227,6 @@ def _warn_of_notes(cells: Sequence[Mapping[str, Any]], folder: Path) -> None:
             f'approximate solutions: {"; ".join(noted[:3])}{more}. "notes" in the files of {folder} has all',
             stacklevel=3,
         )
-
-
-def file_name(text: str) -> str:
-    """Return a text as part of the name of a file."""
-    return re.sub(r"[^\w., -]", "_", text)[:100]
 
 
 def _measure_all(cells: Sequence[_Cell], num_workers: int) -> Iterator[None]:

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import constants
 
 from hf_msae import MSAEModel
-from hf_msae._utils.paths import did_you_mean, refuse_missing_path
+from hf_msae._utils.paths import did_you_mean, file_name, refuse_missing_path
 from hf_msae.backbones.image_text_data import open_dataset
 from hf_msae.backbones.loading import locate
 from hf_msae.embeddings import load_embeddings
@@ -51,3 +51,8 @@ def test_what_may_be_on_the_hub(tmp_path):
 
 def test_nothing_similar_is_not_suggested(tmp_path):
     assert did_you_mean(tmp_path / "outputs" / "xyz") == ""
+
+
+def test_any_text_is_part_of_the_name_of_a_file(tmp_path):
+    assert file_name("hair/blond: 50%") == "hair_blond_ 50_"
+    assert file_name("a" * 300) == "a" * 100 and len(file_name("ह" * 300).encode()) <= 100

@@ -1,6 +1,7 @@
 """Patches come from every kind of source alike."""
 
 import shutil
+from dataclasses import replace
 from datetime import datetime
 
 import datasets
@@ -40,6 +41,13 @@ def test_patches_can_be_chosen(made):
     assert np.array_equal(made[-1][0], made[4][0])
     with pytest.raises(IndexError):
         made[5]
+
+
+@pytest.mark.parametrize("odd", ["a/1", ""])
+def test_ids_that_are_no_names_of_files_are_refused_before_anything_is_written(made, tmp_path, odd):
+    with pytest.raises(ValueError, match=f"'{odd}'"):
+        replace(made, ids=["1", "2", "3", "4", odd]).save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_bands_are_interpolated(made):

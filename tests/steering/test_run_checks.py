@@ -93,6 +93,24 @@ def test_a_run_that_cannot_be_is_refused_first(tiny, tmp_path, given, said):
         run(**{"tasks": [tiny], "methods": ["lda"], "output_dir": tmp_path, **given})
 
 
+@pytest.mark.usefixtures("nothing_measured")
+def test_a_task_has_one_name_for_all_seeds(tiny, tmp_path):
+    def by_seed(seed):
+        return replace(tiny, name=f"mine-{seed}")
+
+    with pytest.raises(ValueError, match="'mine-3' with the seed 3 and 'mine-4' with the seed 4"):
+        run([tiny, by_seed], ["lda"], tmp_path, seeds=(3, 4))
+
+
+def test_the_results_are_in_the_home_folder_if_a_tilde_says_so(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run([tiny], ["mean_difference"], "~/out")
+    METHODS["mean_difference"]().fit(tiny.features, tiny.concepts[tiny.bias]).save_pretrained("~/edit")
+    assert {each.name for each in tmp_path.iterdir()} == {"out", "edit"}
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {"cells", "results.json"}
+
+
 def test_seeds_of_numpy_are_whole_numbers(tiny, tmp_path):
     assert run([tiny], ["mean_difference"], tmp_path, seeds=np.arange(1)).to_pandas()["seed"].unique().tolist() == [0]
 

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from ..._utils.atomic import atomic_path
 from ..._utils.cache import cache_folder
+from ..._utils.paths import file_name
 from .networks import Network
 from .task import SPLITS, Task
 
@@ -97,7 +98,7 @@ class TaskPictures:
         known = {"task": self.name, **self.settings, "network": network.known_by()}
         known |= {"version": DRAWING_VERSION, "pillow": PIL.__version__}
         key = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-        return cache_folder("steering") / f"{self.name}-{key[:32]}.safetensors"
+        return cache_folder("steering") / f"{file_name(self.name)}-{key[:32]}.safetensors"
 
     def _features(self, network: Network) -> dict[str, np.ndarray]:
         kinds = {"features": False, "counterfactuals": True} if self.paired else {"features": False}

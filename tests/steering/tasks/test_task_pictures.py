@@ -34,9 +34,9 @@ def test_bias_depends_on_the_seed_alone():
 
 
 def test_features_are_kept(cache, monkeypatch):
-    pictures = scene_pictures("kept", "flower", "forest", None, 12, 0.9, 0)
+    pictures = scene_pictures("flowers/kept", "flower", "forest", None, 12, 0.9, 0)
     first = pictures.task(RandomNetwork(8))
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.iterdir())) == 1 and first.name == "flowers/kept"
     monkeypatch.setattr(RandomNetwork, "features", None)  # would fail if it were called
     again = pictures.task(RandomNetwork(8))
     np.testing.assert_array_equal(first.features, again.features)
