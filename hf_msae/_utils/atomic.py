@@ -28,7 +28,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Readers see the old content or the new, never a part: the data is flushed to disk before the rename. If the block
     raises, the temporary file is removed and `path` is left unchanged. What killed processes of this machine left of
     the same path is removed first, and what other machines left after a week. A symbolic link is followed, not
-    replaced; a folder that is there must be empty.
+    replaced; a folder that is there must be empty. A path that begins with ~ is in the home folder.
     """
     path = _target(path)
     _remove_leftovers(path)
@@ -53,7 +53,7 @@ def check_writable(path: str | os.PathLike) -> None:
 
 
 def _target(path: str | os.PathLike) -> Path:
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_symlink():
         path = path.resolve()
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -76,11 +76,11 @@ def _machine() -> str:
 
 
 def make_folder(path: str | os.PathLike) -> Path:
-    """Create the folder that results go to if it does not exist, and return it.
+    """Create the folder that results go to if it does not exist, and return it, with ~ as the home folder.
 
     At most one of its parents is created as well: where more are missing, the path is probably mistyped.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     check_parents(path)
     path.mkdir(parents=True, exist_ok=True)
     return path

@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         Repository(args.repo, "space")  # raises an error if this is no valid name
         variables = space_variables(settings)
-        if Path(args.dry_run).exists():
+        folder = Path(args.dry_run).expanduser()
+        if folder.exists():
             raise FileExistsError(f"{args.dry_run} already exists: choose a new folder")
-        folder = write_space(Path(args.dry_run), settings, args.title, args.requirement)
+        folder = write_space(folder, settings, args.title, args.requirement)
         command = [*(f"{key}={shlex.quote(value)}" for key, value in variables.items()), "python app.py"]
         print(f"The Space is in {folder}. Run it there with\n  {' '.join(command)}")

@@ -71,7 +71,7 @@ def training_arguments(arguments: QuickstartArguments) -> MSAETrainingArguments:
 
 def run_quickstart(arguments: QuickstartArguments) -> dict[str, Any]:
     """Run all steps and return the metrics in metrics.json."""
-    output = Path(arguments.output_dir)
+    output = Path(arguments.output_dir).expanduser()
     check_output_dir(output, overwrite=True)
     if checkpoints := list_checkpoints(output):
         raise FileExistsError(

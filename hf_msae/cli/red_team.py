@@ -268,7 +268,7 @@ def write(report: RedTeamReport, output: str, command: str) -> None:
     from ..plotting import save_figure
     from ..report import write_red_team_report
 
-    folder = Path(output)
+    folder = Path(output).expanduser()
     make_folder(folder / "tables")
     report.to_json(folder / "report.json")
     report.to_yaml(folder / "findings.yaml")

@@ -82,7 +82,7 @@ class ActivationPercentiles:
         """Read what `save` wrote."""
         from safetensors.torch import load_file
 
-        tensors = load_file(path)
+        tensors = load_file(Path(path).expanduser())
         return cls(tensors["values"], int(tensors["num_samples"]))
 
 

@@ -189,7 +189,7 @@ def check_figure_path(path: str | os.PathLike) -> None:
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a figure in the format of the path's suffix, e.g. .png; the folder is created if necessary."""
-    path = Path(path)
+    path = Path(path).expanduser()
     check_figure_path(path)
     make_folder(path.parent)
     with atomic_path(path) as temporary:

@@ -90,7 +90,7 @@ class Result:
             ValueError: The file is not JSON, or not of this class.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError(f"it holds a {type(content).__name__}")
             return cls.from_dict(content)

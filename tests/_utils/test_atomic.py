@@ -105,6 +105,15 @@ def test_a_link_is_written_through(tmp_path):
     assert target.read_text() == "1\n"
 
 
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert make_folder("~/a/b") == tmp_path / "a" / "b"
+    check_writable("~/a/b/c.json")
+    write_json("~/a/b/c.json", 1)
+    assert names(tmp_path / "a" / "b") == ["c.json"] and names(tmp_path) == ["a"]
+
+
 def test_what_is_no_regular_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "out")
     with pytest.raises(OSError, match="out is not a regular file"):

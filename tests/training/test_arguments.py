@@ -93,6 +93,11 @@ def test_none_is_refused_where_a_number_is_needed(name):
         MSAETrainingArguments(output_dir="out", **{name: None})
 
 
+def test_the_output_folder_may_be_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert MSAETrainingArguments(output_dir="~/out").output_dir == "/home/ann/out"
+
+
 def test_none_stays_allowed_after_a_parser_has_read_the_fields():
     HfArgumentParser([MSAETrainingArguments])  # changes the types of the fields
     assert MSAETrainingArguments(output_dir="out", eval_steps=None, save_total_limit=None).save_total_limit is None
