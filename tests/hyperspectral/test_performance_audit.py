@@ -15,7 +15,7 @@ from hf_msae.hyperspectral.audits.performance import performance
 from hf_msae.hyperspectral.audits.slices import unknown_ends
 from hf_msae.hyperspectral.modelpedia import caveat_of
 from hf_msae.hyperspectral.subject import make_subject
-from hf_msae.statistics import Finding, confirmed
+from hf_msae.statistics import Finding, confirmed, resampled_means
 from tests.hyperspectral.worlds import MODEL, QUICK, audited, of_kind, spectra
 
 
@@ -124,6 +124,25 @@ def test_residuals_are_shown_for_as_many_parts_of_a_target_as_rows_allow(n, part
     assert slices["grouping"].tolist() == [part] * number and slices["residual"].notna().all()
     panel = found.figures()["deciles"].axes[0]
     assert part in panel.get_xlabel() and len(panel.patches) == number
+
+
+def test_only_groups_that_are_judged_are_resampled(monkeypatch):
+    X, y, groups, _ = spectra(n=100)
+    groups["plot"] = [f"{row // 4:02}" for row in range(100)]
+    widths = []
+
+    def counted(columns, *given):
+        widths.append(columns.shape[1])
+        return resampled_means(columns, *given)
+
+    monkeypatch.setattr("hf_msae.hyperspectral.audits.slices.resampled_means", counted)
+    table = (
+        red_team(MODEL, X, y[["K"]], groups, audits=["performance"], **QUICK).tables["slices"].set_index("grouping")
+    )
+    assert max(widths) == 1 + 3 * 10, "ten deciles; farms are fewer, and no plot is judged"
+    assert table.loc["farm", "residual_high"].notna().all() and table.loc["plot", "error_ratio":].isna().all(axis=None)
+    assert table.loc["plot", "rows"].tolist() == [4] * 25
+    assert np.allclose(table.loc["plot", "mean"].to_numpy(), y["K"].to_numpy().reshape(25, 4).mean(axis=1))
 
 
 UNSEEN = Finding(

@@ -43,12 +43,15 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
             ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
             groupings[part] = ranks * QUANTILES[part] // len(y) + 1
         for grouping, labels in groupings.items():
-            names, places = np.unique(labels, return_inverse=True)
-            is_in = places[:, None] == np.arange(len(names))[None]
+            names, places, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+            means_of_y = np.bincount(places, y) / sizes
+            # Of others nothing is drawn: with a group for every few rows, that would take memory of rows times groups.
+            judged = np.flatnonzero((sizes >= FEWEST) & (sizes <= len(y) - FEWEST))
+            is_in = places[:, None] == judged[None]
             columns = np.concatenate(
                 [error[:, None], is_in, is_in * error[:, None], is_in * residual[:, None]], axis=1
             )
-            g = len(names)
+            g = len(judged)
 
             def figures(means: np.ndarray, g: int = g) -> np.ndarray:
                 share, inside = means[:, 1 : g + 1], means[:, g + 1 : 2 * g + 1]
@@ -58,13 +61,13 @@ def slices(subject: Subject, useful: dict[str, bool]) -> tuple[pd.DataFrame, lis
 
             (ratio, residuals) = figures(columns.mean(axis=0)[None])[:, 0]
             draws = figures(resampled_means(columns, subject.num_resamples, subject.seed))
-            for i, name in enumerate(names):
-                n = int(is_in[:, i].sum())
-                known = FEWEST <= n <= len(y) - FEWEST
-                ends = [*percentiles(draws[0, :, i]), *percentiles(draws[1, :, i])] if known else [np.nan] * 4
-                found = (ratio[i], *ends[:2], residuals[i], *ends[2:]) if known else [np.nan] * 6
-                records.append((target, grouping, str(name), n, float(y[is_in[:, i]].mean()), *found))
-                if known and grouping != part and useful.get(target):
+            columns_of = {group: i for i, group in enumerate(judged.tolist())}
+            for group, name in enumerate(names):
+                n, i = int(sizes[group]), columns_of.get(group)
+                ends = [np.nan] * 4 if i is None else [*percentiles(draws[0, :, i]), *percentiles(draws[1, :, i])]
+                found = [np.nan] * 6 if i is None else (ratio[i], *ends[:2], residuals[i], *ends[2:])
+                records.append((target, grouping, str(name), n, float(means_of_y[group]), *found))
+                if i is not None and grouping != part and useful.get(target):
                     alike = "" if subject.classes is None else ", compared with rows of the same class,"
                     evidence = (
                         f"In the {n} rows with {grouping} {name} the {subject.error_name} of {target}{alike} is "
