@@ -144,7 +144,11 @@ def red_team(
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     limits = {"num_explained": num_explained, "num_attacked": num_attacked, "num_seeds": num_seeds}
-    for name, value, least in (("num_folds", num_folds, 2), ("num_bootstrap", num_bootstrap, 100)):
+    for name, value, least in (
+        ("num_folds", num_folds, 2),
+        ("num_attacked", num_attacked, 2),
+        ("num_bootstrap", num_bootstrap, 100),
+    ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if isinstance(X, Patches):

@@ -28,7 +28,7 @@ from .proposals import Proposals
 from .proposers.base import FIRST_CONCEPTS, Answer, Proposer, Request
 from .result import LABEL_FORMAT, NeuronLabel
 from .search import Search, SearchSettings, Trial
-from .words import KnownConcepts, WordEmbeds, clean_concept, unit_rows
+from .words import KnownConcepts, WordEmbeds, clean_concept, concepts_among, unit_rows
 
 logger = logging.get_logger(__name__)
 
@@ -135,17 +135,22 @@ class Run:
 
     def _start(self, neuron: Neuron) -> Sequence[str]:
         if self.start is not None:
-            return [clean_concept(each) for each in (self._own_start(neuron) if callable(self.start) else self.start)]
+            return self._own_start(neuron) if callable(self.start) else list(map(clean_concept, self.start))
         known = best_classes(self.control, neuron)
         return [*known, *self.proposer.first(_NUM_FIRST - len(known), self.settings.seed)]
 
     def _own_start(self, neuron: Neuron) -> Sequence[str]:
+        """Return the concepts among what the function of the user gives: what is none must not end other searches."""
         try:
-            return self.start(neuron)
+            given = list(self.start(neuron))
+            found = concepts_among(given)
         except NeuronError:
             raise
         except Exception as error:  # a function of the user may raise anything
             raise NeuronError(f"start failed for {neuron!r} ({type(error).__name__}: {error})") from error
+        if given and not found:
+            raise NeuronError(f"start gives no concept for {neuron!r}, but {given!r:.80}")
+        return found
 
     def _step(self, asking: Sequence[Active]) -> None:
         if not asking:

@@ -84,6 +84,11 @@ def test_patches_are_attacked(patches):
     table = report.tables["attacks"]
     assert {"erosion", "crop", "haze", "band dropout"} < set(table["attack"])
     assert table["error"].notna().all() and len(report.remarks) == 3  # haze; K is not predicted
+    for seed in (1, 3):  # with which both of two patches would be in one half
+        few = red_team(Ridge(1e-3), X, patches.targets[["K"]], **options | {"num_attacked": 2, "seed": seed})
+        assert few.tables["worst_case"]["loss"].notna().all()
+    with pytest.raises(ValueError, match=r"num_attacked.* 1"):
+        red_team(Ridge(), X, patches.targets[["K"]], **options | {"num_attacked": 1})
     with pytest.raises(ValueError, match="patches into X"):
         red_team(Ridge(), X + 50, patches.targets[["K"]], **options)
     with pytest.raises(ValueError, match="29 patches"):

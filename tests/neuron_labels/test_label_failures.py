@@ -98,6 +98,14 @@ def test_a_start_that_fails_is_recorded(red_neuron, noise_pictures):
     assert "KeyError" in found.problems["redness"] and [label.neuron for label in found] == ["other"]
 
 
+def test_what_is_no_concept_among_starts_is_left_out(red_neuron, noise_pictures):
+    others = [FunctionNeuron(redness, name) for name in ("numbers", "number", "none")]
+    starts = {"redness": ["2021", "red"], "numbers": ["2021", "50%"], "number": [7], "none": []}
+    found = run([red_neuron, *others], noise_pictures, start=lambda neuron: starts[neuron.name], iterations=0)
+    assert (found[0].neuron, found[0].label) == ("redness", "red")
+    assert "2021" in found.problems["numbers"] and "TypeError" in found.problems["number"]
+
+
 def test_neurons_of_one_name_are_told_apart(noise_pictures):
     import torch
 

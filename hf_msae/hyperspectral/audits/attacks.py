@@ -221,6 +221,8 @@ def _test(
 def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[pd.DataFrame, list[Finding | None]]:
     subject = inputs.subject
     half = np.random.default_rng(subject.seed).random(len(inputs.rows)) < 0.5
+    if half.all() or not half.any():  # as happens with few rows
+        half[: len(half) // 2] ^= True
     budget = np.array(list(DRIFT.values()))
     rng = np.random.default_rng((subject.seed, 1))
     trials: list[tuple[np.ndarray, np.ndarray]] = []
