@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -103,20 +103,28 @@ def concept_space(
     """
     x = embeddings[:]
     embeddings.check_finite(x, range(len(x)))
-    with torch.no_grad(), evaluation_mode(msae):
-        codes = torch.cat([msae.encode(part.to(msae.device)).float().cpu() for part in x.split(_BATCH)]).numpy()
-    total = codes.sum(axis=0, dtype=np.float64)
-    total[(codes > 0).sum(axis=0) < _FEWEST_ROWS] = 0
+    total, active = np.zeros(msae.config.num_latents), np.zeros(msae.config.num_latents, dtype=np.int64)
+    for codes in _codes(msae, x):
+        total += codes.sum(axis=0, dtype=np.float64)
+        active += (codes > 0).sum(axis=0)
+    total[active < _FEWEST_ROWS] = 0
     kept = np.argsort(-total, kind="stable")[:_MOST_LATENTS]
     kept = kept[total[kept] > 0]
     if table is not None and table.has_q_values:
         kept = np.union1d(kept, table.best_validated()["latent"].to_numpy(np.int64))
     kept = np.sort(kept)
-    kept = kept[codes[:, kept].any(axis=0)]
+    kept = kept[active[kept] > 0]
     directions = latent_directions(msae)[torch.from_numpy(kept)].double().numpy()
-    values = codes[:, kept].astype(np.float64)
+    values = np.concatenate([codes[:, kept].astype(np.float64) for codes in _codes(msae, x)])
     remainder = x.double().numpy() - values @ directions
     return np.concatenate([values, remainder], axis=1), ConceptSpace(kept, table, directions, expected)
+
+
+def _codes(msae: MSAEModel, x: torch.Tensor) -> Iterator[np.ndarray]:
+    """Yield the codes of some rows after the other: all at once, they would be many times larger than the rows."""
+    with torch.no_grad(), evaluation_mode(msae):
+        for part in x.split(_BATCH):
+            yield msae.encode(part.to(msae.device)).float().cpu().numpy()
 
 
 def read_concepts(

@@ -18,6 +18,8 @@ from .edit import Edit
 from .provenance import refuse_other
 
 BATCH = 4096
+MOST_ENTRIES = 2**29
+"""Activations that are held at once, 2 GB, of which what is computed of them takes as much again."""
 """Rows that are encoded at once."""
 
 _AT_ONCE = 512  # rows whose codes are changed at once: they stay in the cache of a processor
@@ -147,6 +149,15 @@ class MSAEEdit(Edit):
             codes = self._code_of(rows.to(model.device))
             parts.append((codes if latents is None else codes[:, torch.from_numpy(latents)]).float().cpu().numpy())
         return np.concatenate(parts)
+
+    def _code_blocks(self, X: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield some latents after the other and their codes (n, latents), which fit into memory.
+
+        Rows are encoded again for each block, since a code is chosen among all latents.
+        """
+        number = self.model.config.num_latents
+        for latents in np.array_split(np.arange(number), min(number, -(-len(X) * number // MOST_ENTRIES))):
+            yield latents, self._codes(X, latents)
 
     def _model_for(self, x: torch.Tensor) -> MSAEModel:
         return self.model.to(x.device)

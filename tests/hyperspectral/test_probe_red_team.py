@@ -14,6 +14,7 @@ from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hyperspectral import FixedClassifier, red_team
 from hf_msae.hyperspectral.audits.pulls import pulls
+from hf_msae.hyperspectral.concept_space import concept_space
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.metrics import LinearClassifier
 from hf_msae.statistics import log_odds
@@ -213,6 +214,14 @@ def test_classes_of_a_module_have_the_order_of_a_categorical():
     options = {"msae": MSAE, "features": TABLE, "audits": ["performance"], **QUICK}
     performance = red_team(layer, x, y, **options).tables["performance"].set_index("metric")["value"]
     assert performance["auroc"] > 0.9, "the second class of the labels, star, is the first of the module"
+
+
+def test_concepts_do_not_depend_on_how_many_rows_are_encoded_at_once(monkeypatch):
+    x = load_embeddings(world(True)[0])
+    whole, space = concept_space(MSAE, x, TABLE)
+    monkeypatch.setattr("hf_msae.hyperspectral.concept_space._BATCH", 64)
+    parts, same = concept_space(MSAE, x, TABLE)
+    assert np.allclose(parts, whole) and np.array_equal(same.latents, space.latents)
 
 
 def test_latents_and_columns_of_a_dataset_will_do():

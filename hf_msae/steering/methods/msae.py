@@ -117,7 +117,9 @@ class MSAELatents(MSAEEdit, LinearScore):
         present = codes[:, 0] > 0
         if present.all() or not present.any():
             raise NotDefinedError(f"latent {latents[0]} ({name}) is active in {present.sum()} of {len(values)} rows")
-        self._keep(self._learned(latents, codes, present), values.shape[1], {**known, "concept": name})
+        self._keep(
+            {"latents": latents, "levels": _levels(codes, present)}, values.shape[1], {**known, "concept": name}
+        )
         return self
 
     def _latent_of(self, name: str, model: Backbone | VisionTextMSAE | None) -> int:
@@ -142,12 +144,12 @@ class MSAELatents(MSAEEdit, LinearScore):
         number, most = self.num_latents or 1, self.model.config.num_latents
         if most < number:
             raise ValueError(f"the MSAE has {most} latents, fewer than num_latents={number}")
-        codes = self._codes(X)
-        areas, effects = detection(codes, concept)
+        found = [detection(codes, concept) for _, codes in self._code_blocks(X)]
+        areas, effects, levels = (np.concatenate(each, axis=-1) for each in zip(*found, strict=True))
         latents = np.lexsort((-effects, -areas))[:number]
         if not areas[latents[0]] > 0.5:
             raise NotDefinedError("no latent of the MSAE is more active with the concept than without it")
-        return self._learned(latents, codes[:, latents], concept)
+        return {"latents": latents, "levels": levels[:, latents]}
 
     def _effects_on_codes(self, X: np.ndarray, concept: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return the effect of a concept on the code, (latents,).
@@ -163,10 +165,6 @@ class MSAELatents(MSAEEdit, LinearScore):
             self._known_effects.clear()
             self._known_effects[key] = dict(zip(columns, effects, strict=True))
         return self._known_effects[key][columns[0]]
-
-    def _learned(self, latents: np.ndarray, codes: np.ndarray, concept: np.ndarray) -> dict[str, np.ndarray]:
-        levels = np.stack([codes[~concept].mean(axis=0), codes[concept].mean(axis=0)])
-        return {"latents": latents, "levels": levels}
 
     def _score(self, x: torch.Tensor) -> torch.Tensor:
         if self._shifts:
@@ -210,12 +208,19 @@ class MSAELatents(MSAEEdit, LinearScore):
         return x.clone() if edited is None else edited
 
 
-def detection(codes: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the AUROC of every latent for a concept, and |difference of class means| / standard deviation."""
+def detection(codes: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the AUROC of every latent for a concept, |difference of class means| / standard deviation, and the means.
+
+    The means are (2, latents), those without the concept first.
+    """
     areas = np.full(codes.shape[1], 0.5)
     alive = np.flatnonzero(np.ptp(codes, axis=0) > 0)
     for part in np.array_split(alive, max(1, -(-codes.size // _CHUNK_ENTRIES))):
         areas[part] = auroc(concept, codes[:, part])
-    difference = np.abs(codes[concept].mean(axis=0) - codes[~concept].mean(axis=0))
-    deviation = codes.std(axis=0)
-    return areas, np.divide(difference, deviation, out=np.zeros_like(difference), where=deviation > 0)
+    levels = _levels(codes, concept)
+    difference, deviation = np.abs(levels[1] - levels[0]), codes.std(axis=0)
+    return areas, np.divide(difference, deviation, out=np.zeros_like(difference), where=deviation > 0), levels
+
+
+def _levels(codes: np.ndarray, concept: np.ndarray) -> np.ndarray:
+    return np.stack([codes[~concept].mean(axis=0), codes[concept].mean(axis=0)])

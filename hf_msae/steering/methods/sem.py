@@ -102,9 +102,9 @@ class ScoredModulation(MSAEEdit):
         scales = np.minimum(1, (1 + np.max([0 * shares[0], *shares[1:]], axis=0) - shares[0]) ** 2)
         if not (scales < 1).any():
             raise NotDefinedError(f"the text of {name!r} speaks for no latent of the MSAE")
-        found = self._codes(values)
-        active = np.maximum(1, (found > 0).sum(axis=0))
-        learned = {"scales": scales, "medians": np.median(found, axis=0), "means": found.sum(axis=0) / active}
+        found = [_middles(codes) for _, codes in self._code_blocks(values)]
+        medians, means = (np.concatenate(each) for each in zip(*found, strict=True))
+        learned = {"scales": scales, "medians": medians, "means": means}
         self._keep(learned, values.shape[1], {**known, "concept": name})
         return self
 
@@ -127,3 +127,8 @@ class ScoredModulation(MSAEEdit):
             return codes + amount * (1 - self._get("scales", codes)) * self._get("means", codes)
 
         return self._with_code(x, change)
+
+
+def _middles(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the median of each latent, and its mean over the rows in which it is active."""
+    return np.median(codes, axis=0), codes.sum(axis=0) / np.maximum(1, (codes > 0).sum(axis=0))

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from hf_msae import MSAEModel
 from hf_msae.steering import METHODS, NotDefinedError, load_edit
 from hf_msae.steering.methods.msae import detection
+from hf_msae.steering.msae_edit import MSAEEdit
 
 
 @pytest.fixture
@@ -35,11 +36,23 @@ def test_detection_is_the_area_under_the_curve():
     codes = np.maximum(rng.standard_normal((80, 5)), 0)
     codes[:, 3] = 0
     concept = rng.random(80) < 0.3
-    areas, effects = detection(codes, concept)
+    areas, effects, levels = detection(codes, concept)
     np.testing.assert_allclose(areas, [roc_auc_score(concept, codes[:, j]) for j in range(5)])
     means = np.abs(codes[concept].mean(axis=0) - codes[~concept].mean(axis=0))
     assert effects[3] == 0
     np.testing.assert_allclose(effects[:3], means[:3] / codes.std(axis=0)[:3])
+    np.testing.assert_allclose(levels, [codes[~concept].mean(axis=0), codes[concept].mean(axis=0)])
+
+
+def test_codes_of_many_rows_are_measured_block_by_block(make, task, monkeypatch):
+    concept, X = next(iter(task.concepts.values()))[task.train], task.features[task.train]
+    whole, sizes, encode = make("msae", num_latents=3).fit(X, concept), [], MSAEEdit._codes
+    monkeypatch.setattr(MSAEEdit, "_codes", lambda *given: sizes.append(encode(*given).size) or encode(*given))
+    monkeypatch.setattr("hf_msae.steering.msae_edit.MOST_ENTRIES", 5 * len(X))
+    parts = make("msae", num_latents=3).fit(X, concept)
+    assert max(sizes) <= 5 * len(X) and sum(sizes) == len(X) * parts.model.config.num_latents
+    assert parts.latents == whole.latents
+    torch.testing.assert_close(parts.parameters["levels"], whole.parameters["levels"])
 
 
 def test_copies_encode_the_same_rows_once(make, task, monkeypatch):

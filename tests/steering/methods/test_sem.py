@@ -60,6 +60,13 @@ def test_scales_and_removal_are_their_formula(backbone, msae, X, edit):
     np.testing.assert_allclose(edit.score(X), (codes * (1 - scales)).sum(dim=1), atol=1e-4)
 
 
+def test_codes_of_many_rows_are_measured_block_by_block(backbone, msae, X, edit, monkeypatch):
+    monkeypatch.setattr("hf_msae.steering.msae_edit.MOST_ENTRIES", 5 * len(X))
+    parts = METHODS["sem"](msae=msae, diverse=DIVERSE).fit_by_name("red circle", backbone, X)
+    for name in ("medians", "means"):
+        torch.testing.assert_close(parts.parameters[name], edit.parameters[name])
+
+
 def test_latents_of_names_to_keep_stay_as_they_are(backbone, msae, X):
     keep = METHODS["sem"](msae=msae, diverse=DIVERSE, keep=["blue square"]).fit_by_name("red circle", backbone, X)
     of_name, of_keep = shares(backbone, msae, X, ["red circle", "blue square"], DIVERSE)
