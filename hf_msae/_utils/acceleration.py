@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.logging import MultiProcessAdapter
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedType, ProjectConfiguration, broadcast_object_list
 
@@ -48,13 +48,20 @@ def build_accelerator(
 
 
 class _MainProcessLogger(MultiProcessAdapter):
+    def log(self, level: int, msg: Any, *args: Any, **kwargs: Any) -> None:
+        if is_initialized():
+            super().log(level, msg, *args, **kwargs)
+        else:  # where accelerate's adapter raises
+            msg, kwargs = self.process(msg, kwargs)
+            self.logger.log(level, msg, *args, **kwargs)
+
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         kwargs.setdefault("stacklevel", 2)  # the line that logs, not accelerate's
         return logging.LoggerAdapter.process(self, msg, kwargs)  # without "[RANK 0]"
 
 
 def main_process_logger(name: str) -> MultiProcessAdapter:
-    """Return a logger that logs in the main process alone, once there is an `Accelerator`."""
+    """Return a logger that logs in the main process alone, or in any that has no `Accelerator`."""
     return _MainProcessLogger(logging.getLogger(name), {})
 
 

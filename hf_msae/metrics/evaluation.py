@@ -33,6 +33,26 @@ if TYPE_CHECKING:
     from ..model.modeling_msae import MSAEModel
 
 
+def measurable_rows(embeddings: EmbeddingDataset, number: int, seed: int) -> EmbeddingDataset:
+    """Draw at most `number` rows at random, without those that have the same value in every column.
+
+    Some metrics are undefined for them, so `evaluate_msae` refuses them. They do no harm otherwise, so a few, such as
+    zeros in place of missing pictures, must not cost a finished run or a report its figures; a warning tells their
+    number.
+    """
+    from .._utils.acceleration import main_process_logger  # here, since accelerate takes a second
+
+    drawn = embeddings.sample(number, seed)
+    varied = torch.cat([(x != x[:, :1]).any(1) for x in drawn.batches(4096)])
+    if varied.all() or not varied.any():  # without any row, the evaluation says what is wrong
+        return drawn
+    main_process_logger(__name__).warning(
+        f"{drawn.source}: the figures leave out {int((~varied).sum())} of the {len(drawn)} rows that are measured, "
+        "where every column has the same value"
+    )
+    return drawn.take(varied.nonzero()[:, 0])
+
+
 @renamed_arguments(acts="embeddings")
 @torch.no_grad()
 def evaluate_msae(

@@ -13,7 +13,7 @@ from ..concepts.collectors import ColumnCollector, Firing, FiringCollector, Late
 from ..concepts.labels import MAX_Q, Labels
 from ..concepts.validation import too_weak, why_none
 from ..metrics import evaluate_msae
-from ..metrics.evaluation import MOST_ROWS
+from ..metrics.evaluation import MOST_ROWS, measurable_rows
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -54,7 +54,8 @@ def survey(
 ) -> Survey:
     """Read the embeddings once, choose `number` latents to show, and measure the metrics unless they are given.
 
-    Metrics of more than `MOST_ROWS` embeddings are those of as many, drawn at random before the pass.
+    Metrics of more than `MOST_ROWS` embeddings are those of as many, drawn at random before the pass. Embeddings that
+    have no metrics, since all their columns are the same, are left out of them.
 
     Which latents are shown depends on which of them are active (among a row's `k` strongest), so the columns of more
     latents than are shown are kept. If these do not suffice, because the first batch is unlike the rest or most named
@@ -62,8 +63,8 @@ def survey(
     """
     candidates = _Candidates(_ranked(labels), _CANDIDATES * number, k)
     collectors = [FiringCollector(k), SparseCollector(k), candidates]
-    if metrics is None and len(embeddings) > MOST_ROWS:
-        metrics = evaluate_msae(msae, embeddings.sample(MOST_ROWS, seed), progress=progress).to_dict()
+    if metrics is None and (measured := measurable_rows(embeddings, MOST_ROWS, seed)) is not embeddings:
+        metrics = evaluate_msae(msae, measured, progress=progress).to_dict()
     if metrics is None:
         feed = CodeFeed(msae, collectors, len(embeddings))
         metrics = evaluate_msae(msae, embeddings, progress=progress, observe=feed.update).to_dict()

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
-from .._utils.acceleration import main_process_logger
 from ..metrics.overfitting import LEAST_DIFFERENCE, overfitting
 
 if TYPE_CHECKING:
-    from ..embeddings import EmbeddingDataset
     from ..metrics import EvaluationResult
     from .trainer import MSAETrainer
-
-logger = main_process_logger(__name__)
 
 # docs/training.md says on which runs these were chosen.
 STILL_FALLING = 1.05
@@ -23,28 +17,12 @@ quarters of it."""
 _ROWS = 8192
 
 
-def measurable_rows(trainer: MSAETrainer, number: int) -> EmbeddingDataset:
-    """Draw at most `number` training rows at random, without those that have the same value in every column.
-
-    Some metrics are undefined for them. They do no harm in training, so a few, such as zeros in place of missing
-    pictures, must not cost a finished run its figures; a warning tells their number.
-    """
-    drawn = trainer.train_data.sample(number, trainer.args.seed)
-    varied = torch.cat([(x != x[:, :1]).any(1) for x in drawn.batches(4096)])
-    if varied.all() or not varied.any():  # without any row, the evaluation says what is wrong
-        return drawn
-    logger.warning(
-        f"{drawn.source}: the figures leave out {int((~varied).sum())} of the {len(drawn)} training rows that are "
-        "measured, where every column has the same value"
-    )
-    return drawn.take(varied.nonzero()[:, 0])
-
-
 def with_training_fvu(trainer: MSAETrainer, evaluation: EvaluationResult) -> EvaluationResult:
     """Add the FVU of at most 8,192 training rows, drawn at random, to every level. All processes call this."""
     from ..metrics import evaluate_msae
+    from ..metrics.evaluation import measurable_rows
 
-    data = measurable_rows(trainer, _ROWS)
+    data = measurable_rows(trainer.train_data, _ROWS, trainer.args.seed)
     batch_size, accelerator = trainer.args.per_device_eval_batch_size, trainer.accelerator
     found = evaluate_msae(
         trainer.model, data, batch_size=batch_size, cknna_batch_size=None, progress=False, accelerator=accelerator

@@ -50,9 +50,9 @@ def finish(
     """
     from ..embeddings import EmbeddingDataset, load_embeddings
     from ..hub.publishing.card import write_model_card
-    from ..metrics.evaluation import MOST_ROWS
+    from ..metrics.evaluation import MOST_ROWS, measurable_rows
     from ..metrics.measured_data import is_same_data
-    from .advice import advice_on, measurable_rows, with_training_fvu
+    from .advice import advice_on, with_training_fvu
     from .record import TrainingRecord, describe_data
 
     eval_data = trainer.eval_data if eval_data is None else eval_data
@@ -60,7 +60,7 @@ def finish(
         eval_data = load_embeddings(eval_data, hook_point=trainer.model.config.hook_point)
     folder = trainer.save_model(output_dir)
     if eval_data is None:
-        evaluation = trainer.evaluate(measurable_rows(trainer, MOST_ROWS))
+        evaluation = trainer.evaluate(measurable_rows(trainer.train_data, MOST_ROWS, trainer.args.seed))
     else:
         evaluation = trainer.evaluate(eval_data)
     described = [describe_data(each) for each in (trainer.train_data, eval_data) if each is not None]

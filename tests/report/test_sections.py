@@ -60,6 +60,13 @@ def test_metrics_of_many_rows_are_those_of_some_of_them(write, monkeypatch):
     assert drawn.section("concepts").text == full.section("concepts").text  # of all rows
 
 
+def test_a_row_without_metrics_costs_a_report_nothing(write, world):
+    rows = world.embeddings[:].clone()
+    rows[5] = 0
+    page = write(metrics=None, embeddings=load_embeddings(rows))
+    assert f"measured on {ROWS - 1} embeddings" in page.section("quality").all("p")[0].text
+
+
 def test_metrics_that_are_given_are_shown_as_they_are(write):
     level = {"fvu": 0.25, "cosine_similarity": 0.5, "l0": 3.0, "sparsity": 0.875, "dead_latents": 1234, "cknna": None}
     page = write(metrics={"by_k": {"16": {**level, "fvu": 0.125}, "4": level}})
