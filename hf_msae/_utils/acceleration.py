@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.logging import MultiProcessAdapter
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -16,13 +17,20 @@ from accelerate.utils import DistributedType, ProjectConfiguration, broadcast_ob
 
 
 def build_accelerator(
-    use_cpu: bool = False, mixed_precision: str | None = None, report_to: Sequence[str] = (), logging_dir: str = "."
+    use_cpu: bool = False,
+    mixed_precision: str | None = None,
+    report_to: Sequence[str] = (),
+    logging_dir: str = ".",
+    patience: timedelta | None = None,
 ) -> Accelerator:
     """Create an `Accelerator` for the processes that a launcher started, or for one process.
 
     The precision is "no", "bf16" or "fp16", by default as set by `accelerate launch`; `init_trackers` starts the
-    trackers. Raises ImportError or ValueError for a tracker that is not there, ValueError for model-parallel training,
-    and RuntimeError if several processes were launched but cannot communicate on this machine's devices.
+    trackers. Processes wait for each other for `patience`, by default as long as torch decides (10 or 30 minutes),
+    which suits those that work in step.
+
+    Raises ImportError or ValueError for a tracker that is not there, ValueError for model-parallel training, and
+    RuntimeError if several processes were launched but cannot communicate on this machine's devices.
     """
     _check_trackers(report_to)
     mixed_precision = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -35,7 +43,10 @@ def build_accelerator(
         # The model's buffers are the same in all processes, so they need not be broadcast at every step.
         log_with=list(report_to) or None,
         project_config=ProjectConfiguration(project_dir=logging_dir, logging_dir=logging_dir),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+            InitProcessGroupKwargs(timeout=patience),
+        ],
     )
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched > 1 and accelerator.num_processes == 1:

@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from .._utils.acceleration import build_accelerator
     from ..backbones import Backbone
-    from ..backbones.extraction import check_arguments, check_dataset, extract_activations
+    from ..backbones.extraction import PATIENCE, check_arguments, check_dataset, extract_activations
     from ..backbones.extraction.embedding import TokenChoice
     from ..backbones.image_text_data import open_dataset
     from ..backbones.pictures import remarks, spread_rows
@@ -142,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         TokenChoice(args.tokens, args.tokens_per_row, args.seed)  # checks them
         repository = Repository(args.hub_dataset_id, "dataset") if args.hub_dataset_id else None
         check_folder(Path(args.output_dir).expanduser())
-        accelerator = build_accelerator(args.use_cpu)
+        accelerator = build_accelerator(args.use_cpu, patience=PATIENCE)
         with accelerator.main_process_first():  # it downloads and renders the data for the others
             dataset = open_dataset(
                 args.dataset,

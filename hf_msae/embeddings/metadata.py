@@ -109,6 +109,23 @@ class EmbeddingMetadata:
         return {key: identity[key] for key in names}
 
 
+def new_metadata(
+    columns: Mapping[str, int],
+    extra_features: Features | None = None,
+    dtype: str = "float32",
+    metadata: Mapping[str, Any] | None = None,
+    token_columns: Sequence[str] = (),
+) -> EmbeddingMetadata:
+    """Return the metadata of a new folder; arguments are those of `EmbeddingWriter`."""
+    return EmbeddingMetadata(
+        columns={name: int(width) for name, width in columns.items()},
+        dtype=dtype,
+        extra_features=as_json(Features(extra_features or {}).to_dict()),
+        provenance=as_json(metadata or {}),
+        token_columns=[name for name in columns if name in token_columns],
+    )
+
+
 def as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the metadata as they will be read back (tuples become lists), so that a resumed run compares equal."""
     try:

@@ -21,7 +21,7 @@ from .._utils.atomic import atomic_path
 from .._utils.file_integrity import sha256_of
 from .._utils.json_files import write_json
 from .encoding import encode_embeddings, encode_extra
-from .metadata import EmbeddingMetadata, Shard, as_json, check_settings
+from .metadata import Shard, check_settings, new_metadata
 from .resuming import STATE_FILE, open_folder
 from .statistics import RunningMoments
 from .stored_statistics import STATISTICS_FILE, merge_moments, moments_of, moments_of_shard, save_moments
@@ -85,13 +85,7 @@ class EmbeddingWriter:
         self._position: Mapping[str, Any] | None = None
         self._moments: list[dict[str, RunningMoments]] = []  # of each shard written here
         self._closed = False
-        wanted = EmbeddingMetadata(
-            columns={name: int(width) for name, width in columns.items()},
-            dtype=dtype,
-            extra_features=as_json(extra_features.to_dict()),
-            provenance=as_json(metadata or {}),
-            token_columns=[name for name in columns if name in token_columns],
-        )
+        wanted = new_metadata(columns, extra_features, dtype, metadata, token_columns)
         self._metadata = open_folder(self.folder, wanted, resume, overwrite)
         self._earlier_shards = list(self._metadata.shards)
         # The folder decides the order of the columns, so that all shards have the same schema.

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,19 @@ from transformers.utils import logging
 from ..._utils.acceleration import build_accelerator, on_main_process
 from ..._utils.checks import check_integers
 from ...embeddings import EmbeddingWriter
+from ...embeddings.metadata import EmbeddingMetadata, new_metadata
 from .. import Backbone
 from ..hook_points import HookPoint
 from .embedding import Embedder, TokenChoice
-from .parts import Part, check_leftover_parts, divide, existing_parts, join_parts, only_run
+from .parts import Part, check_alike, check_leftover_parts, divide, existing_parts, join_parts, only_run
 from .rows import ReadRows, RowReader, StoredRows
 
 __all__ = ["TokenChoice", "extract_activations"]
 
 logger = logging.get_logger(__name__)
+
+PATIENCE = timedelta(days=30)
+"""How long processes wait for each other: for one that downloads the data, or whose part takes hours longer."""
 
 # Further unreadable rows are logged at level INFO.
 _SHOWN_UNREADABLE = 20
@@ -82,7 +87,8 @@ def extract_activations(
         rows_per_shard: Rows per file, rounded up to whole batches; an interruption loses at most this many.
         metadata: Entries that are added to the recorded provenance (backbone, dataset, processor, versions) or
             replace parts of it.
-        accelerator: The processes that share the work. By default those that a launcher started.
+        accelerator: The processes that share the work. By default those that a launcher started, which wait for each
+            other as long as it takes; those of an accelerator of your own wait as long as its timeout says.
         progress: Show a progress bar.
         on_unreadable: What to do with a row whose image cannot be read or whose caption is missing. "raise" stops;
             "skip" leaves it out, logs it, and records its number in `activations.json`. After skipping, embeddings
@@ -105,7 +111,7 @@ def extract_activations(
     check_arguments(hook_points, text_column, batch_size, rows_per_shard, num_workers, dtype, on_unreadable)
     choice = TokenChoice(tokens, tokens_per_row, seed)
     if accelerator is None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        accelerator = build_accelerator()
+        accelerator = build_accelerator(patience=PATIENCE)
     reader = check_dataset(dataset, hook_points, image_column, text_column, keep_columns, on_unreadable)
     backbone = _place(backbone, accelerator)
     for hook_point in hook_points:
@@ -135,15 +141,17 @@ def extract_activations(
 
     with ExitStack() as stack:
 
-        def prepare() -> list[Part]:
+        def prepare() -> tuple[list[Part], EmbeddingMetadata]:
             stack.enter_context(only_run(output_dir))
-            return _plan(output_dir, settings, reader, batch_size, num_processes, resume, overwrite)
+            parts = _plan(output_dir, settings, reader, batch_size, num_processes, resume, overwrite)
+            return parts, EmbeddingMetadata.load(output_dir)
 
-        parts = on_main_process(accelerator, prepare)
+        parts, whole = on_main_process(accelerator, prepare)
         if num_processes == 1:
             with EmbeddingWriter(output_dir, **settings) as writer:
                 _embed(embedder, reader, parts[0], writer, batch_size, num_workers, progress)
             return output_dir
+        check_alike(whole, new_metadata(**{name: settings[name] for name in settings if name != "rows_per_shard"}))
         if rank < len(parts):
             part = parts[rank]
             first_row = 0 if part.rows is None else part.rows.start

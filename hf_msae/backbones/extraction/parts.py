@@ -76,6 +76,17 @@ def check_leftover_parts(output_dir: Path, parts: list[Part], finished: bool) ->
             )
 
 
+def check_alike(whole: EmbeddingMetadata, part: EmbeddingMetadata) -> None:
+    """Raise ValueError if a process embeds other data than the main process, or in another way."""
+    if differences := whole.differences(part):
+        raise ValueError(
+            "the processes do not embed the same data in the same way:\n  "
+            + "\n  ".join(differences)
+            + "\nEvery process has to open the same rows in the same order: give shuffle() a seed, and open what one "
+            "process has saved with save_to_disk() instead of calling map() in each."
+        )
+
+
 def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) -> None:
     """Append the shards of complete parts in order, and finish the folder.
 
@@ -94,10 +105,7 @@ def join_parts(output_dir: Path, settings: dict[str, Any], parts: list[Part]) ->
         written = EmbeddingMetadata.load(folder)
         if written is None or not written.complete or (part.rows and written.rows_consumed != len(part.rows)):
             raise ValueError(f"{folder} is not complete; do all processes see the same folder {output_dir}?")
-        if differences := whole.differences(written):
-            raise ValueError(
-                "the processes did not embed the same data in the same way:\n  " + "\n  ".join(differences)
-            )
+        check_alike(whole, written)
         merge_moments(moments, moments_of_folder(folder, written))
         before = 0
         if part.rows is None:  # rows of a stream are numbered within each part

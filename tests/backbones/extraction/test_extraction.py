@@ -3,16 +3,22 @@
 import json
 import multiprocessing
 import signal
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
 import pytest
 import torch
 import transformers
+from accelerate import InitProcessGroupKwargs
 
+from hf_msae._utils import acceleration
+from hf_msae.backbones import extraction
 from hf_msae.backbones.extraction import extract_activations
-from hf_msae.backbones.extraction.parts import divide
+from hf_msae.backbones.extraction.parts import Part, divide
+from hf_msae.cli import extract
 from hf_msae.embeddings import load_embeddings
+from hf_msae.embeddings.metadata import new_metadata
 from tests.backbones.extraction.data import (
     Counting,
     column,
@@ -214,3 +220,28 @@ def test_parts_are_contiguous_whole_batches_that_cover_all_rows(start, stop, bat
     assert all(part and (part.start - start) % batch_size == 0 for part in parts) and len(parts) <= processes
     sizes = [-(-len(part) // batch_size) for part in parts]
     assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+def test_processes_that_open_other_rows_stop_before_they_embed_them(backbone, tmp_path, monkeypatch):
+    main = [Part(range(4)), Part(range(4, 8))], new_metadata({"image_embeds": 32}, metadata={"dataset": "shuffled"})
+    monkeypatch.setattr(extraction, "on_main_process", lambda *_: main)
+    second = SimpleNamespace(process_index=1, num_processes=2, device="cpu")
+    with pytest.raises(ValueError, match="dataset: the folder has 'shuffled'"):
+        extract_activations(backbone, numbered(8), tmp_path / "out", accelerator=second)
+    assert not (tmp_path / "out").exists()
+
+
+def test_processes_wait_for_one_that_takes_hours(backbone, tmp_path, monkeypatch):
+    class Created(Exception):
+        pass
+
+    def created(kwargs_handlers, **_):
+        (waiting,) = (each for each in kwargs_handlers if isinstance(each, InitProcessGroupKwargs))
+        raise Created(waiting.timeout)
+
+    monkeypatch.setattr(acceleration, "Accelerator", created)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Created, match="30 days"):
+        extract_activations(backbone, numbered(2), tmp_path / "out")
+    with pytest.raises(Created, match="30 days"):
+        extract.main(["--backbone", "scenes", "--dataset", "scenes:test:2", "--output_dir", str(tmp_path / "out")])

@@ -101,7 +101,7 @@ def test_parts_that_are_unfinished_or_of_something_else_are_refused(stream_parts
     with pytest.raises(ValueError, match="part-00001-of-00002 is not complete"):
         join_parts(tmp_path, SETTINGS, stream_parts)
     (second / "activations.json").write_text(content.replace('"dataset": "d"', '"dataset": "e"'))
-    with pytest.raises(ValueError, match="did not embed the same data in the same way"):
+    with pytest.raises(ValueError, match="do not embed the same data in the same way"):
         join_parts(tmp_path, SETTINGS, stream_parts)
     (second / "activations.json").write_text(content)
     short = [Part(range(11)), Part(range(11, 22))]
