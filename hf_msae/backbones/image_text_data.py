@@ -96,7 +96,9 @@ def _with_test_split(found: Dataset | DatasetDict, source: str, test_size: float
         if len(found) > 1:
             raise ValueError(f"{source} has the splits {', '.join(found)}: leave out test_size")
         (found,) = found.values()
-    return found.train_test_split(test_size, seed=0)
+    # Row numbers are drawn in memory: `datasets` would write those of a dataset on disk into its folder.
+    numbers = Dataset.from_dict({"row": range(len(found))}).train_test_split(test_size, seed=0)
+    return DatasetDict({name: found.select(each["row"][:]) for name, each in numbers.items()})
 
 
 def _open(

@@ -5,6 +5,7 @@ import glob
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 from datasets.data_files import DataFilesList
 from PIL import Image
 
@@ -117,3 +118,15 @@ def test_captions_that_do_not_say_of_which_picture_they_are_are_refused(tmp_path
     (tmp_path / "metadata.csv").write_text("filename,caption\n0.png,x")
     with pytest.raises(ValueError, match=rf"{tmp_path}.*`file_name`.*metadata"):
         open_dataset(str(tmp_path))
+
+
+def test_a_test_split_is_drawn_without_writing_to_the_data(tmp_path):
+    data = Dataset.from_dict({"row": range(10)})
+    data.save_to_disk(tmp_path / "data")
+    files = sorted((tmp_path / "data").iterdir())
+    parts = {
+        split: open_dataset(str(tmp_path / "data"), split, test_size=0.2)["row"][:] for split in ("train", "test")
+    }
+    assert sorted((tmp_path / "data").iterdir()) == files  # it may be read-only
+    expected = data.train_test_split(0.2, seed=0)
+    assert parts == {split: each["row"][:] for split, each in expected.items()}
