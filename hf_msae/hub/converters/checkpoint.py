@@ -16,6 +16,8 @@ from .statistics import input_mean_of
 _WITH_K = ("topk", "batch_topk")
 """Activations with a k, which means the same for both."""
 
+_LEVELS = ("nesting_ks", "nesting_widths", "nesting_weights")
+
 
 @dataclass
 class ForeignCheckpoint:
@@ -45,8 +47,8 @@ class ForeignCheckpoint:
 
         An MSAE always subtracts its bias before encoding; if the checkpoint does not, the difference moves into the
         bias of the latents. `overrides` are fields of MSAEConfig, input_mean and input_scale that the user gave; they
-        take precedence. Given levels imply their kind of nesting. The checkpoint's k is dropped if another kind of
-        activation is given.
+        take precedence. Given levels imply their kind of nesting, and replace the checkpoint's. The checkpoint's k is
+        dropped if another kind of activation is given.
 
         Raises:
             ValueError: Shapes do not fit, values are not finite (also as float32), or MSAEConfig refuses a setting.
@@ -83,9 +85,15 @@ class ForeignCheckpoint:
         config = dict(self.config)
         if given.get("activation", config.get("activation")) not in _WITH_K and config.get("activation") in _WITH_K:
             config.pop("k", None)
-        nesting = "topk" if given.get("nesting_ks") is not None else "none"
+        stored = config.get("nesting", "none")
+        nesting = "topk" if given.get("nesting_ks") is not None else stored
         nesting = "prefix" if given.get("nesting_widths") is not None else nesting
-        settings = {"nesting": nesting, **config, **given}
+        nesting = given.get("nesting") or nesting
+        if nesting != stored:  # its levels are of another kind
+            config = {name: value for name, value in config.items() if name not in _LEVELS}
+        elif any(given.get(name) is not None for name in _LEVELS) and isinstance(config.get("nesting_weights"), list):
+            del config["nesting_weights"]  # they are those of its own levels
+        settings = {**config, **given, "nesting": nesting}
         for name, value in (("d_in", d), ("num_latents", n), ("tied", self.decoder is None)):
             if settings.setdefault(name, value) != value:
                 raise ValueError(f"{name}={settings[name]} was given, but the checkpoint has {value}")

@@ -83,6 +83,27 @@ def test_what_is_given_beats_what_is_found(drawn):
     assert found.to_model().config.nesting == "none"
 
 
+def test_given_levels_replace_those_of_the_checkpoint(drawn):
+    prefixes = {"nesting": "prefix", "nesting_widths": [4, N], "nesting_weights": [1.0, 2.0]}
+    found = ForeignCheckpoint(**drawn, config={"activation": "relu", **prefixes})
+    assert found.to_model().config.level_weights == [1, 2]
+    for given, levels in (
+        ({"nesting_ks": [2, N]}, ("topk", [2, N], None)),
+        ({"nesting_ks": [2, N], "nesting": "topk"}, ("topk", [2, N], None)),
+        ({"nesting_widths": [2, 4, N]}, ("prefix", [N], [2, 4, N])),
+        ({"nesting": "none"}, ("none", [N], None)),
+    ):
+        config = found.to_model(given).config
+        assert (config.nesting, config.nesting_ks, config.nesting_widths) == levels and set(config.level_weights) == {
+            1
+        }
+    of_topk = {"nesting": "topk", "nesting_ks": [2, N], "nesting_weights": "reverse"}
+    found = ForeignCheckpoint(**drawn, config={"activation": "relu", **of_topk})
+    assert found.to_model({"nesting_ks": [1, 2, N]}).config.level_weights == [3, 2, 1]
+    assert found.to_model({"nesting_widths": [2, N]}).config.nesting == "prefix"
+    assert found.to_model({"activation": "topk", "k": 3, "nesting": "none"}).config.nesting_ks == [N]
+
+
 GIVEN = {"hook_point": "vision.layers.1", "input_scale": 1.0}
 
 
