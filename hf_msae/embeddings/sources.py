@@ -84,9 +84,10 @@ def open_source(source: Any, split: str | None = None, revision: str | None = No
     if path.is_dir():
         return _open_folder(path, split, verify)
     if path.suffix.lower() == ".npy":
+        _refuse_split(split, path)
         return Source(str(path), array=open_npy(path), path=path.absolute())
     if path.suffix.lower() == ".parquet":
-        return _open_parquet(path, {"train": [str(path)]}, split=None)
+        return _open_parquet(path, {"train": [str(path)]}, split)
     if path.exists():
         raise ValueError(f"{path} is not a supported type of file; pass {_SUPPORTED}")
     return _open_hub(str(source), split, revision, verify)
@@ -142,6 +143,11 @@ def choose_split(splits: Iterable[str], split: str | None, name: str) -> str:
     return splits[0] if split is None else split
 
 
+def _refuse_split(split: str | None, name: str | Path) -> None:
+    if split is not None:
+        raise ValueError(f"{name} is a single dataset and has no split {split!r}: leave the split out")
+
+
 def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
     metadata = EmbeddingMetadata.load(folder)
     if metadata is not None and not metadata.complete:
@@ -182,6 +188,7 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
             opened.moments, opened.skipped = load_moments(folder, metadata), metadata.skipped
         return opened
     if any((folder / name).is_dir() for name in PART_FOLDERS) and (parts := find_parts(folder)):
+        _refuse_split(split, folder)
         return _open_parts(folder, parts)
     files_below(folder, "the embeddings")  # refuses one that datasets would search for minutes
     try:
@@ -191,6 +198,7 @@ def _open_folder(folder: Path, split: str | None, verify: bool) -> Source:
     parquet = {str(name): [f for f in paths if f.lower().endswith(".parquet")] for name, paths in files.items()}
     parquet = {name: paths for name, paths in parquet.items() if paths}
     if not parquet and (parts := find_parts(folder)):
+        _refuse_split(split, folder)
         return _open_parts(folder, parts)
     if not parquet:
         raise ValueError(f"{folder} holds neither a saved dataset (state.json) nor parquet files; pass {_SUPPORTED}")
@@ -261,8 +269,8 @@ def _open_hub(name: str, split: str | None, revision: str | None, verify: bool) 
 def _from_dataset(dataset: datasets.Dataset | datasets.DatasetDict, name: str, split: str | None) -> Source:
     if isinstance(dataset, datasets.DatasetDict):
         dataset = dataset[choose_split(dataset, split, name)]
-    elif split is not None and split != str(dataset.split):
-        raise ValueError(f"{name} is a single dataset and has no split {split!r}: leave the split out")
+    elif split != str(dataset.split):
+        _refuse_split(split, name)
     return Source(name, dataset=dataset, provenance=_provenance(dataset), files=_arrow_files(dataset))
 
 

@@ -88,6 +88,15 @@ def test_damaged_and_unsuitable_sources(tmp_path, make, message):
         load_embeddings(make(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["npy", "parts", "parquet"])
+def test_a_split_that_a_file_does_not_have_is_refused(tmp_path, kind):
+    place = tmp_path / "x.parquet" if kind == "parquet" else saved_npy(tmp_path / "x_0.npy", X)
+    if kind == "parquet":
+        vectors(X).to_parquet(place)
+    with pytest.raises(ValueError, match="no split 'test'"):
+        load_embeddings(tmp_path if kind == "parts" else place, split="test")
+
+
 def test_a_pickle_is_never_loaded(tmp_path):
     class Trap:
         def __reduce__(self):
