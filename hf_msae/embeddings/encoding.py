@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Features
+from datasets import Features, Value
 from datasets.arrow_writer import TypedSequence
 
 from .._utils.tensors import as_tensor
+
+_LOSSY = ("uint64", "timestamp[ns", "duration[ns")
+"""Types of which `datasets` refuses large integers and drops nanoseconds."""
 
 
 def encode_embeddings(name: str, values: Any, width: int, dtype: str, tokens: bool, rows: Sequence[int]) -> pa.Array:
@@ -38,13 +41,20 @@ def encode_extra(extra: Mapping[str, Sequence[Any]], features: Features, rows: S
     try:
         # Not Dataset.from_dict: it hashes the values for a fingerprint that is of no use here.
         return [
-            pa.array(TypedSequence(features.encode_column(extra[name], name), kind)) for name, kind in features.items()
+            pa.array(_plain(extra[name]), kind.pa_type)
+            if isinstance(kind, Value) and kind.dtype.startswith(_LOSSY)
+            else pa.array(TypedSequence(features.encode_column(extra[name], name), kind))
+            for name, kind in features.items()
         ]
     except (OverflowError, pa.ArrowInvalid) as error:
         raise ValueError(
             f"a value of the columns {', '.join(extra)} does not fit its type, in rows {rows[0]} to {rows[-1]}: "
             f"{error}; leave the column out or cast it"
         ) from error
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    return values.tolist() if isinstance(values, torch.Tensor) else list(values)
 
 
 def _as_stored(name: str, values: Any, width: int, dtype: str, rows: Sequence[int]) -> np.ndarray:

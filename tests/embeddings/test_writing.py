@@ -6,6 +6,8 @@ import signal
 
 import datasets
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -81,6 +83,16 @@ def test_every_datasets_feature_can_be_an_extra_column(tmp_path):
     assert saved.features == datasets.Features({"x": datasets.List(datasets.Value("float32"), length=2), **features})
     assert list(saved["label"]) == [1, 0, 1, 0]
     assert saved[3]["image"].size == (3, 2) and saved[2]["tags"] == ["a"]
+
+
+def test_large_integers_and_nanoseconds_are_kept_as_extra_columns(tmp_path):
+    times = [pd.Timestamp("2020-01-01 00:00:00.000000001"), None]
+    table = pa.table({"hash": pa.array([2**64 - 1, None], pa.uint64()), "time": pa.array(times, pa.timestamp("ns"))})
+    data = datasets.Dataset(table)
+    with EmbeddingWriter(tmp_path, {"image_embeds": 2}, data.features) as writer:
+        writer.write({"image_embeds": np.eye(2)}, data[:])
+    written = datasets.load_from_disk(str(tmp_path)).remove_columns("image_embeds").data
+    assert written.combine_chunks().equals(table)
 
 
 def test_float16_is_half_the_size_and_rounds_only_once(tmp_path):

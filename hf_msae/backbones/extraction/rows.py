@@ -172,7 +172,8 @@ class RowReader:
         values, unreadable = dict(rows.values), {}
         images = [] if self.image_column is None else list(values[self.image_column])
         if FILE_NAME in self.kept_features and FILE_NAME not in values:
-            values[FILE_NAME] = [each and "/".join(Path(each["path"]).parts[self._depth :]) for each in images]
+            paths = [each and each["path"] for each in images]  # an image may be missing, or bytes without a path
+            values[FILE_NAME] = [path and "/".join(Path(path).parts[self._depth :]) for path in paths]
         for place, row in enumerate(rows.numbers):
             try:
                 if self.image_column is not None:

@@ -90,6 +90,16 @@ def test_images_may_be_files_bytes_or_undecoded(backbone, tmp_path):
         assert datasets.load_from_disk(str(tmp_path / name)).column_names == ["image_embeds"]
 
 
+def test_only_images_with_a_path_have_a_file_name(backbone, tmp_path):
+    path = tmp_path / "a" / "0.png"
+    path.parent.mkdir()
+    path.write_bytes(encoded(0))
+    images = [{"path": str(path), "bytes": None}, {"path": None, "bytes": encoded(1)}]
+    data = datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
+    extract_activations(backbone, data, tmp_path / "out", progress=False)
+    assert datasets.load_from_disk(str(tmp_path / "out"))["file_name"][:] == ["0.png", None]
+
+
 def test_workers_prepare_the_same_images_and_name_the_bad_ones(backbone, tmp_path):
     settings = {"batch_size": 3, "progress": False}
     extract_activations(backbone, labelled(20), tmp_path / "here", **BOTH, **settings)
