@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from .._utils.evaluating import evaluation_mode
+from .._utils.provenance import difference_of, origin_label
 from ..model.checks import check_k
 from ..model.nested_topk import nested_codes, top_activations
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     import datasets
 
     from ..embeddings import EmbeddingDataset
+    from ..model.configuration_msae import MSAEConfig
     from ..model.modeling_msae import MSAEModel
+
+logger = logging.get_logger(__name__)
 
 Embeddings: TypeAlias = "EmbeddingDataset | str | os.PathLike | datasets.Dataset | np.ndarray | torch.Tensor"
 
@@ -151,7 +156,11 @@ def open_embeddings(
     split: str | None = None,
     verify: bool = True,
 ) -> EmbeddingDataset:
-    """Open embeddings for an MSAE, from anything `load_embeddings` accepts, by default those of its hook point."""
+    """Open embeddings for an MSAE, from anything `load_embeddings` accepts, by default those of its hook point.
+
+    Raises ValueError if they have another width than the MSAE's. Others are warned of if they and the MSAE say where
+    they are from, and that differs.
+    """
     config = msae.config
     from ..embeddings import EmbeddingDataset, load_embeddings  # here, since datasets takes a second
 
@@ -162,4 +171,23 @@ def open_embeddings(
             f"embeddings have {embeddings.width} columns ({embeddings.source}), but this MSAE was trained on "
             f"{config.d_in} ({config.base_model_name_or_path}, {config.hook_point})"
         )
+    _warn_of_another_origin(config, embeddings)
     return embeddings
+
+
+_ORIGIN = ("name_or_path", "revision", "weights_sha256", "processor_sha256")
+
+
+def _warn_of_another_origin(config: MSAEConfig, embeddings: EmbeddingDataset) -> None:
+    """Warn once of embeddings of another backbone or hook point: many are 768 wide, so the width does not tell."""
+    mine = {"hook_point": config.hook_point} | {
+        name: getattr(config, name) for name in (f"base_model_{part}" for part in _ORIGIN)
+    }
+    theirs, weights = dict(embeddings.provenance), "base_model_weights_sha256"
+    if theirs.get("base_model_dtype") not in (None, "float32") and theirs.get(weights) != mine[weights]:
+        theirs[weights] = None  # it may be the hash of the same weights after rounding
+    if found := difference_of(mine, theirs):
+        logger.warning_once(
+            f"{embeddings.source} holds {origin_label(theirs)}, but this MSAE was trained on {origin_label(mine)} "
+            f"({found}): its latents mean something else there, or nothing"
+        )

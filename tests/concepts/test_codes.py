@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from transformers.utils import logging as transformers_logging
 
 from hf_msae import MSAEConfig, MSAEModel
-from hf_msae.concepts.codes import collect_codes
+from hf_msae.concepts.codes import collect_codes, open_embeddings
 from hf_msae.concepts.collectors import ColumnCollector, FiringCollector, SparseCollector, TopRowsCollector
-from hf_msae.embeddings import load_embeddings
+from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 
 D, N, ROWS, K = 6, 24, 101, 4
 
@@ -124,3 +125,30 @@ def test_encode_keeps_at_most_default_k(model, x):
 def test_a_pass_that_takes_no_second_shows_no_bar(model, x, capsys):
     collect_codes(model, x, [FiringCollector(2)], batch_size=10)
     assert capsys.readouterr().err == ""
+
+
+OTHER = {"base_model_name_or_path": "other/siglip"}
+ORIGIN = {"base_model_name_or_path": "one/clip", "base_model_weights_sha256": "1" * 64}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "column", "differs"),
+    [
+        (ORIGIN, "image_embeds", ""),
+        ({}, "image_embeds", ""),
+        (ORIGIN | {"base_model_weights_sha256": "2" * 64, "base_model_dtype": "float16"}, "image_embeds", ""),
+        (OTHER | {"base_model_weights_sha256": "2" * 64}, "image_embeds", "weights"),
+        (OTHER, "image_embeds", "backbone"),
+        (ORIGIN, "text_embeds", "hook point"),
+    ],
+)
+def test_embeddings_of_another_origin_are_warned_of(x, tmp_path, monkeypatch, caplog, theirs, column, differs):
+    """They have the width of the MSAE's, so nothing else tells."""
+    with EmbeddingWriter(tmp_path / "x", {column: D}, metadata=theirs) as writer:
+        writer.write({column: x.numpy()})
+    model = MSAEModel(MSAEConfig(d_in=D, num_latents=N, **ORIGIN))
+    monkeypatch.setattr(transformers_logging.get_logger("hf_msae"), "propagate", True)
+    found = open_embeddings(model, tmp_path / "x")
+    assert len(found) == ROWS
+    words = [differs, column, "one/clip", theirs.get("base_model_name_or_path", "")] if differs else []
+    assert bool(caplog.records) == bool(differs) and all(word in caplog.text for word in words)
