@@ -125,7 +125,7 @@ def intervene(
     levels = np.zeros((len(latents), len(DOSES)))
     answers, spreads = np.empty((len(latents), len(DOSES), len(x))), np.empty(len(latents))
     for place, latent in enumerate(tqdm(latents, desc="intervening", unit="concept", disable=not progress)):
-        values = activations[:, place]
+        values = activations[:, place].astype(np.float64)
         levels[place, 1:] = np.quantile(values[values > 0], DOSES[1:])
         for dose, level in enumerate(levels[place]):  # what the MSAE does not reconstruct stays
             answers[place, dose] = probabilities(ask, x + (level - own[:, latent])[:, None] * directions[latent])

@@ -82,7 +82,9 @@ def name_by_labels(
     labels = read_labels(embeddings, columns)
     groups = picture_groups(embeddings, batch_size)
     first = np.unique(groups, return_index=True)[1]
-    held_out = stratified_half([replace(label, classes=label.classes[first]) for label in labels], seed)[groups]
+    # One label of each column: a column may have a thousand, whose copies of a million rows would fill the memory.
+    of_columns = {label.column: label for label in labels}.values()
+    held_out = stratified_half([replace(label, classes=label.classes[first]) for label in of_columns], seed)[groups]
     n = msae.config.num_latents
     halves = [spread(np.flatnonzero(half), n) for half in (~held_out, held_out)]
     labels, left_out = _with_enough_rows(labels, halves, embeddings.source)

@@ -75,6 +75,8 @@ def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[Ro
 def stratified_half(labels: Sequence[RowLabel], seed: int) -> np.ndarray:
     """Choose the half of the rows that names are tested on, with half of the rows of every class: booleans (rows,).
 
+    Of each column, one label is enough.
+
     Rows may have classes in many columns, so the strata are of the rarest class that a row has among those with enough
     rows for both halves. Classes that are common are halved nearly evenly by chance.
     """

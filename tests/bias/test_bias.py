@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
 
-from hf_msae.bias import BiasReport, as_classifier, bias_report
+from hf_msae.bias import BiasReport, analysis, as_classifier, bias_report
 from hf_msae.bias.classifiers import load_linear_layer
 from hf_msae.bias.interventions import DOSES, FEWEST_NAMED
 from hf_msae.concepts import ConceptTable
@@ -127,6 +127,19 @@ def test_figures_are_those_of_a_direct_computation(world):
     spread = np.quantile(z[:, 5][z[:, 5] > 0], 0.9) * 1.4826 * np.median(np.abs(others))
     assert frame.loc[5, "null_spread"] == pytest.approx(spread, rel=1e-3)
     assert report.baseline == pytest.approx(classifier(embeddings[:]).double().mean().item(), abs=1e-6)
+
+
+def test_a_few_latents_are_ranked_at_a_time_with_the_same_figures(world, report, monkeypatch):
+    """All latents of a million rows at once would take 70 MB each."""
+    model, embeddings, classifier, _ = world
+    ranked = []
+    monkeypatch.setattr(analysis, "_RANKED_ENTRIES", 3 * ROWS)
+    monkeypatch.setattr(
+        "scipy.stats.mannwhitneyu", lambda x, *a, **b: ranked.append(x.shape) or mannwhitneyu(x, *a, **b)
+    )
+    again = bias_report(model, embeddings, classifier, concepts=NAMES, indices=range(8), target="yes", progress=False)
+    assert [columns for _, columns in ranked] == [3, 3, 2]
+    pd.testing.assert_frame_equal(again.frame, report.frame)
 
 
 def test_an_effect_whose_sign_is_not_sure_drives_nothing(world):
