@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import ColumnCollector, FiringCollector, RowCollector
 from ..concepts.editing import latent_of
 from ..concepts.table import ConceptTable, display_names, to_text
+from ..metrics import LinearClassifier
 from ..statistics import Finding, Result, confirmed, holm
 from .interventions import (
     DOSES,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 _ROWS_OF_STRONGEST = 2048
 _RANKED_ENTRIES = 2**22
 """Activations that are ranked at a time; each takes some 70 bytes then."""
+_MOST_LISTED = 10
 _BOX_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -82,7 +85,8 @@ def bias_report(
             relies on.
         positive: The class to explain, by name or number.
         concepts: Names of the latents.
-        indices: Latents to test, by number or name as `latent_of` reads them. Defaults to the best latent of each
+        indices: Latents to test, by number or name as `latent_of` reads them; those that no row activates are left out
+            with a warning. Defaults to the best latent of each
             validated name; if fewer than 10 names are validated, also the latents with the largest activations in
             total, up to 50 latents, a choice that the classifier has no part in.
         target: Name of the class in text and figures.
@@ -94,8 +98,8 @@ def bias_report(
         progress: Whether to show progress bars.
 
     Raises:
-        ValueError: One of `indices` is unknown, too few latents are left for the null, the classifier predicts only
-            one class, or it returns something other than probabilities.
+        ValueError: One of `indices` is unknown, no row activates any of them, too few latents are left for the null,
+            the classifier predicts only one class, or it returns something other than probabilities.
     """
     check_integers(num_samples=(num_samples, 2), num_null=(num_null, 20), num_bootstrap=(num_bootstrap, 20))
     if not 0 < alpha < 1:
@@ -120,6 +124,8 @@ def bias_report(
             "samples: there is nothing to explain"
         )
     alive = firing.counts[chosen] > 0
+    if not alive.all():
+        _leave_out(chosen[~alive], len(chosen), embeddings.source)
     chosen, activations = chosen[alive], columns.values if alive.all() else columns.values[:, alive]
     association, p_association = _associations(activations, guess)
 
@@ -146,7 +152,8 @@ def bias_report(
             "high": high[:, 1:].ravel(),
         }
     )
-    name = target or (positive if isinstance(positive, str) else f"class {positive}")
+    classes = classifier.classes if isinstance(classifier, LinearClassifier) else ()
+    name = target or (positive if isinstance(positive, str) else classes[positive] if classes else f"class {positive}")
     boxes = _boxes(chosen, activations, guess)
     return BiasReport(frame, curves, boxes, float(probabilities(ask, x).mean()), name, len(rows), alpha)
 
@@ -161,6 +168,15 @@ def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: Co
     with evaluation_mode(msae):
         total = msae.encode(x.to(msae.device)).double().sum(dim=0).cpu().numpy()
     return latents_to_test(total, concepts)
+
+
+def _leave_out(dead: np.ndarray, of: int, source: str) -> None:
+    """Warn of latents that are never active, so that no quantile is there to set them to; refuse if all are."""
+    numbers = ", ".join(map(str, dead[:_MOST_LISTED])) + (", ..." if len(dead) > _MOST_LISTED else "")
+    message = f"no row of {source} activates {'latent' if len(dead) == 1 else 'the latents'} {numbers}"
+    if len(dead) == of:
+        raise ValueError(f"{message}: there is nothing to test; choose others, or give other rows")
+    warnings.warn(f"{message}: left out of the report", stacklevel=5)  # where bias_report was called
 
 
 def _associations(activations: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,8 +22,9 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
 
     Args:
         model: A `LinearClassifier` (a probe, or zero-shot texts); a scikit-learn classifier with `predict_proba`; a
-            torch module that returns logits of shape (B, C), or of shape (B,) or (B, 1) for one class against the
-            rest; or a function that returns such probabilities, which is returned unchanged.
+            torch module, on any device and of any floating-point type, that returns logits of shape (B, C), or of
+            shape (B,) or (B, 1) for one class against the rest; or a function that returns such probabilities, which
+            is returned unchanged.
         positive: The class: for scikit-learn one of its labels, otherwise the name or the number of a class. A single
             logit is that of class 1; class 0 is the rest.
 
@@ -40,8 +41,10 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
     if isinstance(model, torch.nn.Module):
 
         def probability(x: torch.Tensor) -> torch.Tensor:
+            weight = next((each for each in model.parameters() if each.is_floating_point()), x)
             with evaluation_mode(model):  # no dropout, no batch statistics
-                logits = model(x)
+                logits = model(x.to(weight.device, weight.dtype))
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             if logits.ndim == 1 or logits.shape[1] == 1:
                 one = logits.reshape(-1).sigmoid()
                 return torch.stack([1 - one, one], dim=1)[:, _place(positive, ["0", "1"])]

@@ -200,6 +200,37 @@ def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_module_is_asked_in_its_own_precision(world, dtype):
+    _, embeddings, _, _ = world
+    module = torch.nn.Linear(D, 2)
+    expected = as_classifier(module)(embeddings[:])
+    found = as_classifier(module.to(dtype))(embeddings[:])
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
+
+
+def test_latents_that_no_row_activates_are_named(world):
+    model, embeddings, classifier, _ = world
+    x = embeddings[:].clone()
+    x[:, [3, 5]] = 0
+    few = {"num_samples": 50, "num_null": 20, "num_bootstrap": 20, "progress": False}
+    with pytest.warns(UserWarning, match=r"activates the latents 3, 5\b") as warned:
+        found = bias_report(model, x, classifier, indices=[3, 4, 5], **few)
+    assert found.frame["latent"].tolist() == [4] and warned[0].filename == __file__
+    with pytest.raises(ValueError, match=r"activates latent 3\b"):
+        bias_report(model, x, classifier, indices=[3], **few)
+
+
+def test_a_class_goes_by_its_name(world):
+    """The number of a class is its place, and not what its name says."""
+    model, embeddings, _, weights = world
+    stars = np.where(embeddings[:] @ weights > 0.5, "2", "1")
+    few = {"num_samples": 50, "num_null": 20, "num_bootstrap": 20, "progress": False}
+    assert (
+        bias_report(model, embeddings, LinearClassifier.fit(embeddings[:], stars), 1, indices=[0], **few).target == "2"
+    )
+
+
 def test_interventions_are_in_raw_space_and_intervals_of_the_level_that_was_set(world):
     """An MSAE that scales its inputs gives the same effects; a higher level gives wider intervals."""
     model, embeddings, classifier, _ = world
