@@ -169,17 +169,21 @@ def _called(image: str | Path | None, text: str | None) -> str:
 def read_texts(source: str, column: str, most: int = 2000) -> list[str]:
     """Read at most `most` texts, evenly spread, from a file with one per line or from a column of a dataset."""
     from ..backbones.image_text_data import open_dataset
+    from ..concepts.vocabulary import decoded_text
 
     path = Path(source).expanduser()
-    if path.is_file() and path.suffix == ".csv":
+    if path.is_file() and path.suffix.lower() == ".csv":
         raise ValueError(f"{source} is a table: give {path.parent}, the folder of pictures and captions, instead")
-    if path.is_file() and path.suffix == ".txt":
-        texts = path.read_text(encoding="utf-8").splitlines()
+    if path.is_file() and path.suffix.lower() in (".txt", ""):
+        texts = decoded_text(path).splitlines()
     else:
         dataset = open_dataset(source)
         if column not in dataset.column_names:
             raise ValueError(f"{source} has no column {column!r}, only {', '.join(dataset.column_names)}")
-        texts = dataset[column]
+        values = dataset[column]  # a picture may have several captions
+        texts = [each for value in values for each in (value if isinstance(value, list) else [value])]
+        if others := [each for each in texts if not isinstance(each, str | None)]:
+            raise ValueError(f"column {column!r} of {source} holds {others[0]!r:.80}, which is no text")
     texts = [text.strip() for text in texts if text and text.strip()]
     if len(set(texts)) < 2:
         raise ValueError(f"{source} holds {len(set(texts))} different texts, but a mean needs several")

@@ -88,7 +88,7 @@ class Vocabulary:
         path = Path(path).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"there is no vocabulary file {path}")
-        text = _decoded(path)
+        text = decoded_text(path)
         if path.suffix.lower() in (".csv", ".tsv"):
             words = _column_of(text, path, column)
         elif column is None:
@@ -106,14 +106,23 @@ class Vocabulary:
     ) -> Vocabulary:
         """Take the distinct strings of a dataset's column, most frequent first; lists of strings count word by word.
 
+        Of a column of class labels, the words are the names of the classes.
+
         Raises:
-            ValueError: There is no such column, or it holds something other than strings.
+            ValueError: There is no such column, or it holds something other than strings or class labels.
         """
         if column not in dataset.column_names:
             raise ValueError(f"the dataset has no column {column!r}, only {', '.join(dataset.column_names)}")
+        from datasets import ClassLabel
+
+        feature = dataset.features[column]
+        feature = getattr(feature, "feature", feature)  # of a list
+        names = feature.names if isinstance(feature, ClassLabel) else None
         counts: Counter[str] = Counter()
         for value in dataset[column]:
             values = value if isinstance(value, list) else [value]
+            if names is not None:  # -1 is an unknown class
+                values = [None if each is None or each < 0 else names[each] for each in values]
             if not all(isinstance(each, str) or each is None for each in values):
                 raise ValueError(f"column {column!r} holds {value!r:.80}, which is not a string")
             counts.update(each.strip() for each in values if each and each.strip())
@@ -227,7 +236,8 @@ def _distinct(words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(filter(None, map(str.strip, words))))
 
 
-def _decoded(path: Path) -> str:
+def decoded_text(path: Path) -> str:
+    """Read a text file in UTF-8, or in UTF-16 with a byte-order mark; raises ValueError if it is no such text."""
     content = path.read_bytes()
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pandas as pd
 import pytest
+from datasets import Dataset
 from matplotlib.text import Text
 from PIL import Image
 
@@ -56,6 +57,22 @@ def test_a_text_by_itself_and_around_the_mean_of_texts(place, model, tmp_path, c
         printed = capsys.readouterr().out
         assert str(model.explain("a red star", 3)) in printed and "--center_texts" not in printed
     assert read_texts(str(tmp_path / "captions.txt"), "caption", most=5) == captions[::4]
+
+
+def test_texts_are_read_from_files_and_columns_of_all_kinds(tmp_path):
+    for name, encoding in {
+        "marked.txt": "utf-8-sig",
+        "wide.txt": "utf-16",
+        "LOUD.TXT": "utf-8",
+        "bare": "utf-8",
+    }.items():
+        (tmp_path / name).write_text("one\ntwo\n", encoding=encoding)
+        assert read_texts(str(tmp_path / name), "caption") == ["one", "two"]
+    several = Dataset.from_dict({"caption": [["one", "two"], [], ["three"]], "rows": [1, 2, 3]})
+    several.save_to_disk(tmp_path / "several")
+    assert read_texts(str(tmp_path / "several"), "caption") == ["one", "two", "three"]
+    with pytest.raises(ValueError, match=r"'rows'.*1"):
+        read_texts(str(tmp_path / "several"), "rows")
 
 
 @pytest.fixture

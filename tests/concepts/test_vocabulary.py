@@ -91,6 +91,11 @@ def test_from_a_column():
     data = datasets.Dataset.from_dict({"tag": ["cat", "dog", None, "dog "], "tags": [["a", "b"], ["b"], [], ["c"]]})
     assert Vocabulary.from_dataset(data, "tag").words == ("dog", "cat")
     assert Vocabulary.from_dataset(data, "tags", limit=1).words == ("b",)
+    kinds = datasets.ClassLabel(names=["ant", "bee", "cow"])
+    features = datasets.Features(label=kinds, labels=datasets.List(kinds))
+    classes = datasets.Dataset.from_dict({"label": [2, 0, None, 2, -1], "labels": [[2, 1], [], [1], [], []]}, features)
+    assert Vocabulary.from_dataset(classes, "label").words == ("cow", "ant")
+    assert Vocabulary.from_dataset(classes, "labels").words == ("bee", "cow")
     with pytest.raises(ValueError, match=r"'label'.*tag, tags"):
         Vocabulary.from_dataset(data, "label")
     with pytest.raises(ValueError, match=r"'n'.*3"):
