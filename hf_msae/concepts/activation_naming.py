@@ -68,7 +68,7 @@ def name_by_activations(
         ValueError: The word embeddings do not fit, there are fewer samples than `num_samples`, or an option is out of
             range.
     """
-    words = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
+    words = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds).cpu()  # as the embeddings of the samples
     embeddings = open_embeddings(msae, embeddings)
     if not 2 <= num_samples <= len(embeddings):
         raise ValueError(f"num_samples must be from 2 to {len(embeddings)}, the number of samples; got {num_samples}")

@@ -80,6 +80,8 @@ class ConceptIndex:
                 f"{self.folder} has {len(self)} rows, but {self.embeddings.source} has {len(self.embeddings)}: "
                 f"{REBUILD}"
             )
+        if not self._metadata.segments:
+            raise ValueError(f"{self.folder} has no rows: its build was interrupted, call ConceptIndex.build again")
         self._segments = [
             Segment(segment_folder(self.folder, number), rows, self._metadata)
             for number, rows in enumerate(self._metadata.segments)

@@ -244,6 +244,13 @@ def test_a_folder_that_holds_something_else_is_not_written_to(tmp_path):
         ConceptIndex.build(tmp_path / "mistyped" / "a" / "index", make_model(), X.numpy(), K, progress=False)
 
 
+def test_an_index_whose_build_was_interrupted_at_once_says_so(tmp_path):
+    IndexMetadata(model_fingerprint(make_model()), N, D, K).save(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path}.*interrupted.*build"):
+        ConceptIndex(tmp_path, make_model(), X)
+    assert len(ConceptIndex.build(tmp_path, make_model(), X, K, progress=False)) == ROWS
+
+
 @pytest.mark.parametrize("there", [0, 140])
 def test_refused_data_leave_no_half_index(tmp_path, monkeypatch, there):
     monkeypatch.setattr(search, "_SEGMENT_ROWS", 70)
