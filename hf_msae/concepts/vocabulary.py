@@ -251,15 +251,30 @@ def decoded_text(path: Path) -> str:
 
 
 def _column_of(text: str, path: Path, column: str | None) -> list[str]:
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter="," if path.suffix.lower() == ".csv" else "\t")
-    names = table.fieldnames or []
-    if column not in names:
-        problem = "is a table" if column is None else f"has no column {column!r}"
-        raise ValueError(
-            f"{path} {problem}: choose one of its columns {', '.join(names)} with column= or --vocabulary_column, or "
-            "give a .txt file with one word per line"
-        )
-    return [row[column] or "" for row in table]
+    is_tsv = path.suffix.lower() == ".tsv"
+
+    def read(quoting: int) -> list[str]:
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if is_tsv else ",", quoting=quoting)
+        names = table.fieldnames or []
+        if column not in names:
+            problem = "is a table" if column is None else f"has no column {column!r}"
+            raise ValueError(
+                f"{path} {problem}: choose one of its columns {', '.join(names)} with column= or --vocabulary_column, "
+                "or give a .txt file with one word per line"
+            )
+        return [row[column] or "" for row in table]
+
+    try:
+        words = read(csv.QUOTE_MINIMAL)
+        swallowed = next((word for word in words if "\n" in word.strip()), None)
+        problem = None if swallowed is None else f"{swallowed!r:.80} is no word"
+    except csv.Error as error:
+        problem = str(error)
+    if problem is None:
+        return words
+    if is_tsv:  # where a quotation mark is often a mark like any other, as in lists of frequent words
+        return read(csv.QUOTE_NONE)
+    raise ValueError(f"{path} cannot be read, as if a quotation mark were not closed: {problem}")
 
 
 def check_template(template: str) -> None:

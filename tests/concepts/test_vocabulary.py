@@ -87,6 +87,19 @@ def test_a_table_has_columns(tmp_path, suffix, mark):
         Vocabulary.from_file(tmp_path / "words.txt", column="word")
 
 
+@pytest.mark.parametrize("number", [2, 40_000])  # of words after the mark, all of which it would swallow
+def test_a_quotation_mark_may_be_a_word(tmp_path, number):
+    rows = ["word,count", "the,9", '",8', *(f"w{place},1" for place in range(number))]
+    (tmp_path / "words.tsv").write_text("\n".join(rows).replace(",", "\t"))
+    words = Vocabulary.from_file(tmp_path / "words.tsv", column="word").words
+    assert words[:3] == ("the", '"', "w0") and len(words) == 2 + number
+    (tmp_path / "words.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=r"words\.csv.*quotation"):
+        Vocabulary.from_file(tmp_path / "words.csv", column="word")
+    (tmp_path / "words.csv").write_text('word,meaning\n"hot, dog","a\nmeal"\n')
+    assert Vocabulary.from_file(tmp_path / "words.csv", column="word").words == ("hot, dog",)
+
+
 def test_from_a_column():
     data = datasets.Dataset.from_dict({"tag": ["cat", "dog", None, "dog "], "tags": [["a", "b"], ["b"], [], ["c"]]})
     assert Vocabulary.from_dataset(data, "tag").words == ("dog", "cat")
