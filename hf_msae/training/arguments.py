@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from .._utils.argument_parser import flag
@@ -183,7 +183,12 @@ class MSAETrainingArguments:
 
     def __post_init__(self):
         # Not the types of the fields, which HfArgumentParser changes.
-        optional = {name for name, kind in MSAETrainingArguments.__annotations__.items() if "None" in kind}
+        kinds = MSAETrainingArguments.__annotations__
+        for name in (each.name for each in fields(self)):
+            setattr(self, name, _plain(name, getattr(self, name), kinds.get(name, "").removesuffix(" | None")))
+        report_to = [self.report_to] if isinstance(self.report_to, str) else list(self.report_to or ())
+        self.report_to = [] if report_to == ["none"] else report_to  # as in transformers
+        optional = {name for name, kind in kinds.items() if "None" in kind}
         for names, holds, wanted in (
             (_POSITIVE, lambda value: value > 0, "above 0"),
             (_NOT_NEGATIVE, lambda value: value >= 0, "0 or above"),
@@ -255,3 +260,21 @@ class MSAETrainingArguments:
     def to_dict(self) -> dict[str, Any]:
         """Return all fields, as values that JSON can hold."""
         return asdict(self)
+
+
+def _plain(name: str, value: Any, kind: str) -> Any:
+    """Return a number of numpy or torch, or a path, as what the JSON of checkpoints and training.json can hold."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind not in ("int", "float") or value is None or isinstance(value, int):
+        return value
+    try:
+        number = float(value)  # YAML takes 1e-4 for a string
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
+    if kind == "float" or not math.isfinite(number):
+        return number
+    if not number.is_integer():  # a share of all steps in transformers
+        raise ValueError(f"{name} must be a whole number, got {value}")
+    return int(number)

@@ -1,9 +1,12 @@
 """MSAETrainingArguments: refused values, and when events are due."""
 
 import inspect
+import json
 from dataclasses import fields
 
+import numpy as np
 import pytest
+import torch
 from transformers import EarlyStoppingCallback, HfArgumentParser, TrainingArguments
 
 from hf_msae import MSAETrainingArguments
@@ -15,6 +18,7 @@ INVALID = {
     "num_train_epochs": float("inf"),
     "max_steps": 0,
     "learning_rate": float("nan"),
+    "auxiliary_coefficient": "much",
     "adam_beta1": 1.0,
     "adam_beta2": -0.1,
     "adam_epsilon": 0.0,
@@ -39,6 +43,32 @@ INVALID = {
 def test_invalid_values_are_refused_by_name(name):
     with pytest.raises(ValueError, match=name):
         MSAETrainingArguments(**{"output_dir": "out", name: INVALID[name]})
+
+
+def test_numbers_of_numpy_and_torch_paths_and_a_single_tracker_become_what_json_holds(tmp_path):
+    args = MSAETrainingArguments(
+        tmp_path,
+        resume_from_checkpoint=tmp_path / "checkpoint-2",
+        max_steps=np.int64(4),
+        seed=torch.tensor(3),
+        num_train_epochs=np.float32(0.5),
+        learning_rate="1e-4",
+        save_steps=7.0,
+        use_cpu=np.bool_(True),
+        report_to="tensorboard",
+    )
+    held = json.loads(json.dumps(args.to_dict()))
+    assert MSAETrainingArguments(**held) == args
+    assert held["resume_from_checkpoint"] == str(tmp_path / "checkpoint-2")
+    assert [held[name] for name in ("max_steps", "seed", "num_train_epochs", "save_steps")] == [4, 3, 0.5, 7]
+    assert (held["learning_rate"], held["use_cpu"], held["report_to"]) == (1e-4, True, ["tensorboard"])
+    assert [MSAETrainingArguments("out", report_to=none).report_to for none in ("none", ["none"], None)] == [[]] * 3
+
+
+@pytest.mark.parametrize("name", ["eval_steps", "save_steps", "logging_steps", "max_steps"])
+def test_a_share_of_all_steps_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"{name}.*whole number.*0\.25"):
+        MSAETrainingArguments("out", **{name: 0.25})
 
 
 def test_strategies_and_steps_settle_each_other():
