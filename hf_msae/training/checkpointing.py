@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STATE_FILE = "trainer_state.json"
 WEIGHTS_FILE = "model.safetensors"
 FAILURE_FILE = "diverged.json"
-_RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "README.md", FAILURE_FILE)
+_RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "training.json", "README.md", FAILURE_FILE)
 _TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"
 

@@ -208,10 +208,12 @@ def test_an_output_folder_with_a_run_is_refused_unless_it_may_be_overwritten(tmp
     trainer.train()
     trainer.save_model()
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "training.json").write_text("{}")
     with pytest.raises(FileExistsError, match=r"model.safetensors, checkpoint-2, checkpoint-4.*overwrite_output_dir"):
         new_trainer(tmp_path, data).train()
     assert len(list_checkpoints(tmp_path)) == 2
     new_trainer(tmp_path, data, max_steps=3, overwrite_output_dir=True).train()
     assert list_checkpoints(tmp_path) == [] and not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "training.json").exists(), "a card would tell the settings of the run before"
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert [record["step"] for record in read_log(tmp_path)] == [1, 3]
