@@ -82,6 +82,13 @@ def adopt_provenance(config: MSAEConfig, data: EmbeddingDataset) -> None:
     provenance = data.provenance
     if config.base_model_name_or_path is None:
         config.base_model_name_or_path = provenance.get("base_model_name_or_path")
+    found, named = provenance.get("base_model_name_or_path"), config.base_model_name_or_path
+    weights = config.base_model_weights_sha256, provenance.get("base_model_weights_sha256")
+    if found not in (None, named) and (None in weights or weights[0] != weights[1]):
+        logger.warning(
+            f"{data.source} is of {found}, but the model's base_model_name_or_path is {named}, which stays: train a "
+            "new model, unless both name the same backbone."
+        )
     # The data's revision belongs to the data's backbone, not to another one that the user named.
     if config.base_model_name_or_path == provenance.get("base_model_name_or_path"):
         config.base_model_revision = config.base_model_revision or provenance.get("base_model_revision")

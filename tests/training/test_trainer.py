@@ -13,6 +13,7 @@ from hf_msae.embeddings import EmbeddingDataset, load_embeddings
 from hf_msae.model import products
 from hf_msae.training.checkpointing import TrainerState, list_checkpoints
 from hf_msae.training.run import build_optimizer
+from hf_msae.training.start import PROVENANCE_FIELDS
 from tests.training.small_runs import WIDTH, new_model, new_trainer, read_log, sparse_embeddings, weights
 
 
@@ -276,9 +277,15 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     assert new_trainer(tmp_path, extracted, max_steps=1).model.config.base_model_weights_sha256 is None
     extracted.provenance |= {"base_model_dtype": "float32"}
     named = new_model(base_model_name_or_path="my/siglip", hook_point="text_embeds")
+    caplog.clear()
     config = new_trainer(tmp_path, extracted, named, max_steps=1).model.config
+    assert "some/siglip" in caplog.text and "my/siglip" in caplog.text
     assert (config.base_model_name_or_path, config.base_model_revision) == ("my/siglip", None)
     assert config.base_model_weights_sha256 is None
+    caplog.clear()
+    config.base_model_weights_sha256 = "1" * 64  # the same backbone by another name
+    new_trainer(tmp_path, extracted, new_model(**{name: getattr(config, name) for name in PROVENANCE_FIELDS}))
+    assert not caplog.text
 
 
 def test_arrays_are_accepted_as_data(tmp_path):
