@@ -9,7 +9,9 @@ import torch
 
 
 def as_tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Do what `torch.as_tensor` does, also for arrays that torch refuses: big-endian ones and reversed views."""
+    """Do what `torch.as_tensor` does, also for what torch refuses: big-endian or reversed arrays, pandas tables."""
+    if hasattr(values, "to_numpy"):
+        values = np.array(values.to_numpy())  # a copy, since pandas lets nobody write to its own
     if isinstance(values, np.ndarray) and (not values.dtype.isnative or any(step < 0 for step in values.strides)):
         values = np.array(values, values.dtype.newbyteorder("="), order="C")
     return torch.as_tensor(values, dtype=dtype)

@@ -117,7 +117,7 @@ def evaluate_msae(
         sizes = sorted({*sizes, num_latents})
     cknna_size = None  # of the CKNNA batches, if there are enough samples for one
     if cknna_batch_size is not None:
-        cknna_batch_size = min(CknnaAccumulator(cknna_batch_size).batch_size, len(embeddings))
+        cknna_batch_size = min(int(CknnaAccumulator(cknna_batch_size).batch_size), len(embeddings))
         cknna_size = cknna_batch_size if cknna_batch_size >= smallest_batch() else None
     numbers = _check_classifiers(embeddings, classifiers, labels or {})
     encoder_embeds, encoder = check_encoder(embeddings, encoder_embeds, encoder)

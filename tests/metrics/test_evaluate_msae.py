@@ -132,8 +132,10 @@ def test_each_batch_is_encoded_once_and_memory_is_bounded_by_it(monkeypatch):
 
 def test_ks_choose_levels():
     model, x = make_model(soft_cap=1e-3), make_data(40)  # every activation saturates to the cap
-    result = evaluate_msae(model, load_embeddings(x), ks=[20, 3, 20], cknna_batch_size=32, progress=False)
-    assert list(result.by_k) == ["3", "20"] and result.l0 == result.by_k["20"]["l0"]
+    ks, size = np.array([20, 3, 20]), np.int64(32)  # of numpy, which JSON refuses
+    result = evaluate_msae(model, load_embeddings(x), ks=ks, cknna_batch_size=size, progress=False)
+    assert list(json.loads(json.dumps(result.to_dict()))["by_k"]) == ["3", "20"]
+    assert result.l0 == result.by_k["20"]["l0"]
     for k in (3, 20):  # the cap does not change which latents are kept
         check_close(result.by_k[str(k)], whole(model, x, k, 32), **CLOSE)
 

@@ -1,6 +1,7 @@
 """Reconstruction metrics against direct float64 computations, streamed and at once."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -116,6 +117,13 @@ def test_half_precision_input_is_summed_in_float64():
     x, y = data(offset=50.0, rows=600)
     x, y = x.bfloat16(), y.bfloat16()
     assert fvu(x, y) == pytest.approx(direct(x.double(), y.double())["fvu"], rel=1e-11)
+
+
+@pytest.mark.parametrize("metric", [fvu, cosine_similarity_centered])
+def test_tables_of_pandas_are_matrices(metric):
+    x, y = data(rows=9)
+    table = metric(pd.DataFrame(x.numpy()), pd.DataFrame(y.numpy()[:, ::-1]))
+    assert table == pytest.approx(metric(x, y.flip(1)), rel=1e-12)
 
 
 @pytest.mark.parametrize("metric", FUNCTIONS.values())
