@@ -37,7 +37,7 @@ class Gallery:
         self.folder = None if folder is None else make_folder(folder)
         self._of_imager = hashlib.sha256(json.dumps(imager.settings, sort_keys=True).encode()).hexdigest()[:16]
         self._drawn: dict[tuple[str, int], str] = {}
-        self._of: defaultdict[str, set[str]] = defaultdict(set)  # the pictures of a concept
+        self._used: defaultdict[str, set[str]] = defaultdict(set)  # the pictures of a concept in this run
         self._undrawable: dict[str, str] = {}
         self._pictures: OrderedDict[str, Image.Image] = OrderedDict()
         self._bytes = 0  # of these pictures
@@ -51,7 +51,7 @@ class Gallery:
                 if "problem" in record:
                     self._undrawable[record["concept"]] = record["problem"]
                 elif self._path(record["sha256"]).is_file():
-                    self._add(record["concept"], record["seed"], record["sha256"])
+                    self._drawn[record["concept"], record["seed"]] = record["sha256"]
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[str]:
         """Make the pictures of a concept that are not there yet, and return the SHA-256 of all.
@@ -60,6 +60,8 @@ class Gallery:
         times, and as fresh ones that the search has not seen.
         """
         missing = [seed for seed in seeds if (concept, seed) not in self._drawn]
+        # Those of an earlier run with another seed do not count: a collection has the same pictures for its seeds.
+        self._used[concept].update(self._drawn[concept, seed] for seed in seeds if (concept, seed) in self._drawn)
         if missing and concept in self._undrawable:
             raise CannotDrawError(self._undrawable[concept])
         if missing:
@@ -104,20 +106,17 @@ class Gallery:
             raise ValueError(f"{self.imager!r} made {len(pictures)} pictures of {len(seeds)} seeds")
         self.meter.spend(images=len(seeds), cost=len(seeds) * self.imager.price)
         names = [image_sha256(to_rgb(picture)) for picture in pictures]
-        if len({*names, *self._of[concept]}) < len(names) + len(self._of[concept]):
+        if len({*names, *self._used[concept]}) < len(names) + len(self._used[concept]):
             raise CannotDrawError(f"{self.imager!r} makes the same picture of {concept!r} for different seeds")
         for seed, picture in zip(seeds, pictures, strict=True):
-            self._add(concept, seed, self.keep(picture))
+            self._drawn[concept, seed] = self.keep(picture)
+        self._used[concept].update(names)
         self._note(concept, *({"seed": seed, "sha256": name} for seed, name in zip(seeds, names, strict=True)))
 
     @property
     def drawn(self) -> set[str]:
         """The SHA-256 of all pictures of concepts."""
         return set(self._drawn.values())
-
-    def _add(self, concept: str, seed: int, name: str) -> None:
-        self._drawn[concept, seed] = name
-        self._of[concept].add(name)
 
     def keep(self, picture: Image.Image) -> str:
         """Store a picture and return its SHA-256."""

@@ -43,6 +43,18 @@ def test_other_pictures_with_the_same_tags_are_not_those_of_the_folder(tmp_path)
         assert {gallery.picture(name).width for name in gallery.draw("dot", range(3))} == {side}
 
 
+def test_pictures_of_a_run_with_another_seed_are_drawn_again(tmp_path):
+    colors = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in range(10)]
+    imager = TagsImager(colors, [["dot"]] * len(colors))
+    first = Gallery(imager, Meter(), tmp_path).draw("dot", range(6))
+    other = Gallery(imager, Meter(), tmp_path)
+    assert other.draw("dot", range(1000, 1006)) == first  # a collection goes round and round
+    assert set(other.draw("dot", range(1006, 1010))).isdisjoint(first)
+    with pytest.raises(CannotDrawError, match="'dot'"):
+        other.draw("dot", [1010])  # the first of this run again
+    assert len(Gallery(imager, Meter(), tmp_path).draw("dot", range(1000, 1006))) == 6
+
+
 def test_a_concept_that_is_refused_later_keeps_its_first_pictures(
     red_neuron, make_proposer, make_imager, noise_pictures, tmp_path
 ):
