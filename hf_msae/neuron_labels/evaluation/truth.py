@@ -123,15 +123,20 @@ class WordTruth(Truth):
     ) -> WordTruth:
         """Take tags of images, such as the column `tags` of `load_clipart`, as their truth.
 
+        Tags that differ only in case, number or punctuation, such as "cat", "Cats" and "cat!", are one concept, named
+        by the most frequent of them: a label names all of them.
+
         Args:
             tags: Tags of each image.
             least: Number of images that a tag must be in, and be absent from, to be a concept.
-            wordings: More wordings of tags.
+            wordings: More wordings of tags, by any spelling of the tag.
 
         Raises:
             ValueError: No tag is in so many images.
         """
-        counts = Counter(tag for of_image in tags for tag in set(of_image))
+        spelled = _one_spelling(tags)
+        tags = [{spelled[tag] for tag in of_image} for of_image in tags]
+        counts = Counter(tag for of_image in tags for tag in of_image)
         concepts = sorted(tag for tag, count in counts.items() if least <= count <= len(tags) - least)
         if not concepts:
             raise ValueError(f"no tag is in at least {least} of {len(tags)} images and absent from as many")
@@ -139,7 +144,10 @@ class WordTruth(Truth):
         presence = np.zeros((len(tags), len(concepts)), dtype=bool)
         for row, of_image in enumerate(tags):
             presence[row, [places[tag] for tag in of_image if tag in places]] = True
-        return cls(concepts, presence, wordings)
+        named: dict[str, list[str]] = {}
+        for tag, of_tag in (wordings or {}).items():
+            named.setdefault(spelled.get(tag, tag), []).extend(of_tag)
+        return cls(concepts, presence, named)
 
     def _phrase(self, text: str) -> Reading:
         try:
@@ -159,6 +167,16 @@ class WordTruth(Truth):
             return Reading(None, (), tuple(unknown), f"none of the words of {text!r:.80} is a true concept")
         presence = self.presence[:, found].all(axis=1)
         return Reading(presence, tuple(self.concepts[each] for each in dict.fromkeys(found)), tuple(unknown))
+
+
+def _one_spelling(tags: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return for each tag the most frequent of those that mean the same to labels, the first in order of several."""
+    counts = Counter(tag for of_image in tags for tag in set(of_image))
+    chosen: dict[str, str] = {}
+    forms = {tag: form_of(tag) for tag in sorted(counts, key=lambda tag: (-counts[tag], tag))}
+    for tag, form in forms.items():
+        chosen.setdefault(form, tag)
+    return {tag: chosen[form] for tag, form in forms.items()}
 
 
 class SceneTruth(Truth):
@@ -205,8 +223,8 @@ def known_truth(dataset: Dataset, rows: Sequence[int] | None = None, source: str
     tags = dataset.features.get("tags")
     if getattr(getattr(tags, "feature", None), "dtype", None) == "string":
         of_rows = [[tag for tag in of_row or () if tag] for of_row in dataset.select(rows)["tags"]]
-        number = len(of_rows)
-        counts = Counter(tag for of_row in of_rows for tag in set(of_row))
+        number, spelled = len(of_rows), _one_spelling(of_rows)
+        counts = Counter(tag for of_row in of_rows for tag in {spelled[tag] for tag in of_row})
         return WordTruth.from_tags(of_rows, least=1) if any(count < number for count in counts.values()) else None
     names = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) == "bool"]
     if not names:

@@ -94,6 +94,15 @@ def test_tags_of_images_are_truth():
         WordTruth.from_tags(tags, least=25)
 
 
+def test_spellings_of_a_tag_are_one_concept():
+    tags = [["Cat"], ["cat", "cats"], ["cat"], ["cats!"], ["dog", "2021"], ["Dogs"], ["dog"], []]
+    truth = WordTruth.from_tags(tags, least=3, wordings={"Cat": ["kitten"]})
+    assert truth.concepts == ("cat", "dog")
+    for label in ("cat", "Cats", "kitten"):
+        assert truth.read(label).presence.tolist() == [True] * 4 + [False] * 4
+    assert truth.read("dogs").presence.tolist() == [False] * 4 + [True] * 3 + [False]
+
+
 def test_tags_that_are_no_concepts_do_no_harm():
     odd = ["2021", "50%", "\U0001f600", "x" * 61, "a b c d e f g h i j"]
     presence = np.zeros((20, 6), dtype=bool)

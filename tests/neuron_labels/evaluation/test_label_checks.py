@@ -82,7 +82,7 @@ def test_truth_is_read_from_tags_columns_and_scenes():
     columns = Dataset.from_dict({"red": [True, None, False], "caption": ["a", "b", "c"]})
     assert known_truth(columns).presence.tolist() == [[True], [False], [False]]
     assert known_truth(columns.remove_columns("red")) is None
-    assert known_truth(Dataset.from_dict({"tags": [["a"], ["a"]]})) is None
+    assert known_truth(Dataset.from_dict({"tags": [["dog"], ["Dogs"]]})) is None
     scenes = known_truth(columns, [4, 9], "scenes:test:20:3")
     assert isinstance(scenes, SceneTruth)
     assert [scene.concepts for scene in scenes.scenes] == [sample_scene("test", 3, row).concepts for row in (4, 9)]
