@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 
 from .._utils.fingerprint import model_fingerprint
+from .._utils.images import to_rgb
+from ..backbones import prepare_images
 
 if TYPE_CHECKING:
     from ..vision_text import VisionTextMSAE
@@ -93,8 +95,8 @@ class FunctionNeuron(Neuron):
 class MSAENeuron(Neuron):
     """A latent of an MSAE of images.
 
-    At a block, whose embeddings are those of tokens, the activation of an image is the largest of its tokens. Features
-    are then these activations, of all latents: tokens would take many times the memory.
+    At a block, whose embeddings are those of tokens, the activation of an image is the largest of its tokens, without
+    padding. Features are then these activations, of all latents: tokens would take many times the memory.
 
     Args:
         model: The MSAE with its backbone.
@@ -120,15 +122,26 @@ class MSAENeuron(Neuron):
 
     def features(self, images: Images) -> np.ndarray:
         """Embed images at the MSAE's hook point (n, d), or encode their tokens at a block (n, num_latents)."""
-        read, point = self.model.backbone.read, self.model.hook_point.name
-        apply = self._largest if self._of_tokens else None
-        return read(point, list(images), progress=False, apply=apply).float().cpu().numpy()
+        backbone, images = self.model.backbone, list(images)
+        if not self._of_tokens:
+            return backbone.read(self.model.hook_point.name, images, progress=False).float().cpu().numpy()
+        size = backbone.image_batch_size
+        parts = [self._largest(images[start : start + size]) for start in range(0, len(images), size)]
+        return torch.cat(parts).float().numpy()
 
     @torch.no_grad()
-    def _largest(self, tokens: torch.Tensor) -> torch.Tensor:
-        msae = self.model.msae
-        parts = tokens.split(max(1, _MOST_CODES // (msae.config.num_latents * tokens.shape[1])))
-        return torch.cat([msae.encode(part.to(msae.device), self.k).amax(dim=1).cpu() for part in parts])
+    def _largest(self, images: Images) -> torch.Tensor:
+        backbone, msae = self.model.backbone, self.model.msae
+        tokens = backbone.read(self.model.hook_point.name, images, progress=False)
+        is_padding = torch.ones(tokens.shape[:2], dtype=torch.bool)
+        grids = backbone.patch_grids(prepare_images(backbone.image_processor, list(map(to_rgb, images))))
+        for row, grid in zip(is_padding, grids, strict=True):
+            row[backbone.image_tokens(grid, len(row))] = False
+        size, found = max(1, _MOST_CODES // (msae.config.num_latents * tokens.shape[1])), []
+        for part, padding in zip(tokens.split(size), is_padding.split(size), strict=True):
+            codes = msae.encode(part.to(msae.device), self.k)  # which are not negative
+            found.append(codes.masked_fill_(padding[..., None].to(codes.device), 0).amax(dim=1).cpu())
+        return torch.cat(found)
 
     def read(self, features: np.ndarray) -> np.ndarray:
         """Return the latent's activations."""

@@ -6,6 +6,8 @@ from transformers import SiglipImageProcessor
 
 from hf_msae import VisionTextMSAE
 from hf_msae.neuron_labels import Control, FunctionNeuron, MSAENeuron, UnitNeuron
+from tests.tiny_backbones import pictures as tiny_pictures
+from tests.vision_text_models import an_msae
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +196,13 @@ def test_tokens_are_not_kept(pictures):
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(neuron(pictures), expected[:, 7], rtol=1e-5, atol=1e-6)
     assert MSAENeuron(model, 7, k=4).source != neuron.source == MSAENeuron(model, 8).source
+
+
+def test_padding_is_no_part_of_a_picture(backbones):
+    backbone, wide = backbones["Siglip2Model"], tiny_pictures(3, (20, 60))  # keeps the shape of pictures
+    model = VisionTextMSAE(backbone, an_msae(backbone, "vision.layers.1"))
+    with torch.no_grad():
+        patches = [model.msae.encode(backbone.read_patches("vision.layers.1", each)[0]) for each in wide]
+    assert len(patches[0]) < backbone.read("vision.layers.1", wide).shape[1]
+    expected = np.stack([each.amax(dim=0).numpy() for each in patches])
+    np.testing.assert_allclose(MSAENeuron(model, 0).features(wide), expected, rtol=1e-4, atol=1e-5)
