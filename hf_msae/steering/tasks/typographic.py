@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..._utils.images import to_rgb
+from ..._utils.images import PICTURE_SUFFIXES, to_rgb
 from ..._utils.paths import is_saved_dataset
 from ...backbones import Backbone
 from .datasets import opened, state_of_files, with_images
@@ -155,10 +155,15 @@ def _open(source: Source, wanted: Sequence[str] | None) -> list[Dataset]:
 def _of_folder(folder: Path, wanted: Sequence[str] | None) -> Dataset:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist: a folder of pictures for each class belongs there")
-    classes = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    classes = sorted(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
     classes = classes if wanted is None else sorted(_class_of(each, classes) for each in wanted)
-    files = [file for each in classes for file in sorted((folder / each).iterdir()) if file.is_file()]
+    files = [file for each in classes for file in sorted((folder / each).iterdir()) if _is_picture(file)]
     return with_images(pd.DataFrame({"label": [file.parent.name for file in files]}), files)
+
+
+def _is_picture(file: Path) -> bool:
+    """Whether a file is a picture by its name, and none of those that file managers leave behind."""
+    return file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
 def _copies(attacked: Source, source: Source, parts: Sequence[Dataset]) -> list[Dataset]:

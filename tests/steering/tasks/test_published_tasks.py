@@ -138,9 +138,12 @@ def imagenet(tmp_path_factory):
     for part, size in (("train", 16), ("val", 12)):
         for place, name in enumerate(CLASSES):
             (folder / part / IDS[name]).mkdir(parents=True)
+            for junk in (".DS_Store", "._picture.jpg", "Thumbs.db"):  # which file managers leave behind
+                (folder / part / IDS[name] / junk).write_bytes(b"no picture")
             for number in range(size):
                 picture = _picture(name == "tench", seed=100 * place + number + (50 if part == "val" else 0))
                 picture.save(folder / part / IDS[name] / f"{IDS[name]}_{number}.JPEG", quality=95)
+        (folder / part / ".ipynb_checkpoints").mkdir()
     return folder
 
 
