@@ -40,7 +40,8 @@ class ReportArguments(ImageArguments, ProbeArguments):
         [],
     )
     metrics: str | None = flag(
-        "metrics.json, or its folder, with the metrics to show. Defaults to measuring them on the data.", None
+        "metrics.json of this model, or its folder, with the metrics to show. Defaults to measuring them on the data.",
+        None,
     )
     swordbench: str | None = flag(
         "Folder that `hf-msae swordbench` wrote, or its results.json, to show how well steering works.", None
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..bias.classifiers import probe_report
     from ..model.checks import check_k
     from ..report import write_report
-    from ..report.checks import check_embeddings
+    from ..report.checks import check_embeddings, check_metrics
     from ..report.rendering import check_path
     from ..search.files import IndexMetadata, check_claimable
     from ..steering import SwordBenchResult
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metrics = None if args.metrics is None else _read_metrics(args.metrics)
         steering = None if args.swordbench is None else SwordBenchResult.load(args.swordbench)
         msae, concepts = source.open_msae()
+        check_metrics(msae, metrics)
         args.k = min(check_k(args.k, msae.config), msae.family.default_k(msae.config))  # as in the page
         embeddings = data.load(msae)
         check_embeddings(msae, embeddings)

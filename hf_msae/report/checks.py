@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import datasets
+import torch
 
+from .._utils.fingerprint import model_fingerprint
 from ..bias import BiasReport
 from ..concepts.codes import open_embeddings
 from ..embeddings import EmbeddingDataset
@@ -34,6 +37,22 @@ def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:
     of = embeddings.provenance.get("hook_point", "image_embeds")
     if embeddings.has_tokens or of != "image_embeds":
         raise ValueError(f"{embeddings.source} holds {of}, but the MSAE was trained on image_embeds: extract these")
+
+
+def check_metrics(msae: MSAEModel, metrics: Mapping[str, Any] | None) -> None:
+    """Raise ValueError unless these are None or an evaluation, of the MSAE if they say of which model."""
+    if metrics is None:
+        return
+    if not (isinstance(metrics, Mapping) and metrics.get("by_k")):
+        raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
+    measured = metrics.get("model_sha256")
+    if measured is None or msae.dtype != torch.float32:  # other dtypes have other fingerprints
+        return
+    if measured != (fingerprint := model_fingerprint(msae)):
+        raise ValueError(
+            f"the metrics were measured on another model (sha256 of weights and config {str(measured)[:12]}, this "
+            f"one's is {fingerprint[:12]}): give this one's, or none, so that they are measured"
+        )
 
 
 def check_images(images: datasets.Dataset | None, image_column: str, embeddings: EmbeddingDataset) -> None:

@@ -20,7 +20,7 @@ from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
 from ..metrics.overfitting import overfitting
 from ..model.checks import check_k
-from .checks import check_embeddings, check_images, check_types
+from .checks import check_embeddings, check_images, check_metrics, check_types
 from .context import Context, Settings
 from .findings import findings_of
 from .rendering import check_path, render_page
@@ -76,8 +76,8 @@ def write_report(
             with that concept.
         image_column: Column of `images` with the pictures.
         bias: Reports made by `bias_report`.
-        metrics: The content of metrics.json. None measures them on `embeddings`, or of more than 50,000 on as many,
-            drawn at random.
+        metrics: The content of this model's metrics.json. None measures them on `embeddings`, or of more than 50,000
+            on as many, drawn at random.
         index_folder: Where a `ConceptIndex` for the searches is built or extended. None uses a temporary folder.
         num_concepts: Number of concepts shown, at most.
         images_per_concept: Number of pictures that activate a concept most, and of pictures from the middle of its
@@ -96,9 +96,9 @@ def write_report(
 
     Raises:
         TypeError: The embeddings are not opened embeddings; the images, a bias report or `steering` have another type.
-        ValueError: The hook point is not image_embeds; embeddings, images and model do not belong together; a number
-            is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or does not
-            end in .html.
+        ValueError: The hook point is not image_embeds; embeddings, images, metrics and model do not belong together;
+            a number is out of range; a picture cannot be decoded (the message names the row); or `path` is a folder or
+            does not end in .html.
 
     Example:
         >>> model = VisionTextMSAE.from_pretrained("outputs/quickstart")
@@ -110,8 +110,7 @@ def write_report(
     check_types(images, bias, steering)
     check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)
-    if metrics is not None and not (isinstance(metrics, Mapping) and metrics.get("by_k")):
-        raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
+    check_metrics(model.msae, metrics)
     # Where more latents counted than the codes hold, shares would not agree with activations.
     k = min(check_k(k, model.msae.config), model.msae.family.default_k(model.msae.config))
     settings = Settings(num_concepts, images_per_concept, num_searches, num_explained, k, seed)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from hf_msae import MSAEModel
 from hf_msae.bias.classifiers import probe_report
 from hf_msae.cli.report import main
 from hf_msae.embeddings import load_embeddings
@@ -54,11 +55,14 @@ def test_a_page_without_pictures_and_with_given_metrics(place, report, tmp_path)
 
 def test_what_is_refused(place, refused, tmp_path):
     output = tmp_path / "r.html"
+    content = evaluate_msae(MSAEModel(place.msae.config), load_embeddings(place.test), progress=False).to_dict()
+    (tmp_path / "others.json").write_text(json.dumps(content))
     refused(main, ["--data", place.test, "--output", output], [
         (["--bias_targets", "star"], "--bias_targets and --train_data"),
         (["--bias_targets", "stat", "--train_data", place.train], "'stat'"),
         (["--images", "scenes:test:10:3"], "10 rows.*240.*--images"),
         (["--metrics", __file__], __file__),
+        (["--metrics", tmp_path / "others.json"], f"another model.*{content['model_sha256'][:12]}"),
         (["--k", "0"], "k.*0"),
         (["--output", tmp_path / "r.pdf"], r"r\.pdf"),
     ])  # fmt: skip
