@@ -233,7 +233,12 @@ class Explorer:
 
     def picture(self, row: int) -> Image.Image:
         """A picture of the collection, RGB."""
-        return to_rgb(self.images[int(row)][self.image_column], f"row {row}")
+        return to_rgb(self._pictures[int(row)][self.image_column], f"row {row}")
+
+    @cached_property
+    def _pictures(self) -> datasets.Dataset:
+        # Without other columns of pictures or sounds, which would be decoded with every row, and may be damaged.
+        return self.images.select_columns([self.image_column])
 
     def thumbnail(self, row: int) -> str:
         """The path of a small version of a picture, made when it is first needed."""

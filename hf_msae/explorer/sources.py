@@ -145,7 +145,7 @@ def _check_pictures(images: datasets.Dataset, dataset: str, column: str) -> data
         raise ValueError(f"{dataset} has {len(images)} pictures, but the explorer compares them: give more")
     images = undecoded(images, column)
     try:
-        to_rgb(images[0][column], f"row 0 of {column!r}")
+        to_rgb(images.select_columns([column])[0][column], f"row 0 of {column!r}")
     except (TypeError, OSError) as error:
         raise ValueError(f"column {column!r} of {dataset} does not hold pictures: {error}") from error
     return images

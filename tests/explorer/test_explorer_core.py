@@ -4,6 +4,7 @@ import json
 import re
 import urllib.request
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -70,6 +71,14 @@ def test_a_picture_of_the_collection_has_the_embedding_that_it_has_there(explore
     torch.testing.assert_close(
         explorer.embed_picture(explorer.picture(7)), explorer.embeddings[7], rtol=1e-4, atol=1e-4
     )
+
+
+def test_other_columns_of_pictures_are_not_decoded(explorer, tmp_path):
+    damaged = [{"bytes": b"no picture", "path": None}] * 2
+    images = explorer.images.select(range(2)).select_columns(["image"]).add_column("mask", damaged)
+    images.cast_column("mask", datasets.Image()).save_to_disk(tmp_path / "pictures")
+    found = Explorer.load(ExplorerSettings(dataset=str(tmp_path / "pictures")))
+    assert found.picture(1).tobytes() == explorer.picture(1).tobytes()
 
 
 def test_thumbnails_lie_in_its_own_folder_and_are_made_once(explorer):
