@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ _MOST_DOTS = 2000
 _TOP = 15
 _MOST_PULLS = 20
 _LONGEST = 26
+_MARKERS = "os^DvPX*"  # one more than colors, so that curves of the same color differ
 
 
 @in_common_look
@@ -168,7 +170,7 @@ def plot_attacks(attacks: pd.DataFrame) -> Figure:
         panel.axvline(
             rows.loc[rows["allowed"].astype(bool), "strength"].iloc[0], color="0.3", linewidth=0.8, linestyle=":"
         )
-        for color, marker, target in zip(PALETTE, "os^DvPX", targets, strict=False):
+        for color, marker, target in zip(cycle(PALETTE), cycle(_MARKERS), targets, strict=False):
             curve = rows[rows["target"] == target]
             line = panel.plot(
                 curve["strength"], curve["error"], color=color, marker=marker, markersize=3, linewidth=1.2

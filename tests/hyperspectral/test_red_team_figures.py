@@ -41,6 +41,13 @@ def test_strengths_of_attacks_are_written_side_by_side():
     assert all(right.x0 - left.x1 > 2 for left, right in pairwise(boxes))
 
 
+def test_every_target_has_a_curve_of_its_own():
+    table = pd.DataFrame({"target": [f"class {number}" for number in range(9)], "strength": 0.1, "error": 0.5})
+    figure = plot_attacks(table.assign(attack="crop", unit="share", low=0.4, high=0.6, allowed=True))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == table["target"].tolist()
+    assert len({(line.get_color(), line.get_marker()) for line in figure.axes[0].lines[2:]}) == 9
+
+
 def test_the_mean_of_a_group_is_drawn_where_it_is_worse_than_nothing():
     columns = {"grouping": "farm", "target": ["P", "K"], "metric": "r2", "random": 0.5, "left_out": 0.4}
     panel = plot_shortcuts(pd.DataFrame({**columns, "group_mean": [-0.3, -9.0]})).axes[0]
