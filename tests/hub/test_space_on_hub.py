@@ -82,6 +82,10 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
         "MSAE_DATASET": "clipart:sample",
         "MSAE_BACKBONE": "clipart",
     }
+    assert space_variables(ExplorerSettings("user/msae", embeddings="user/embeds")) == {
+        "MSAE_MODEL": "user/msae",
+        "MSAE_EMBEDDINGS": "user/embeds",
+    }
     with pytest.raises(ValueError, match=r"user/msae.*dataset"):
         space_variables(ExplorerSettings(model="user/msae"))
 

@@ -162,6 +162,6 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
             if not (is_hub_id(value) or _is_in_package(key, value)):
                 raise ValueError(f"{key}={value} is neither user/name on the Hub nor part of the package")
         found[f"MSAE_{key.upper()}"] = str(value)
-    if settings.dataset is None:
+    if settings.dataset is None and settings.embeddings is None:  # which name their pictures
         raise ValueError(f"it is not known which pictures to show with {settings.model}: name them with --dataset")
     return found
