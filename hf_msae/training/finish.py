@@ -81,13 +81,13 @@ def finish(
         evaluation.model_sha256,
         advice,
     )
-    _log_final(trainer, evaluation)
     if trainer.accelerator.is_main_process:
         for each in advice:
             logger.warning(each)
         evaluation.save(folder / "metrics.json")
         record.save(folder)
         write_model_card(folder, **card)
+    _log_final(trainer, evaluation)  # last, since a tracker may have been ended
     trainer.accelerator.wait_for_everyone()
     return evaluation
 
@@ -99,9 +99,11 @@ def _log_final(trainer: MSAETrainer, evaluation: EvaluationResult) -> None:
     from .log import TrainingLog
 
     step = trainer.state.global_step
-    record = {"step": step, "epoch": round(step / trainer.plan.steps_per_epoch, 4)}
-    record |= {"eval_fvu": evaluation.fvu, "train_fvu": evaluation.train_fvu}
+    values = {"eval_fvu": evaluation.fvu, "train_fvu": evaluation.train_fvu}
+    record = {"step": step, "epoch": round(step / trainer.plan.steps_per_epoch, 4), **values}
     history = trainer.result.log_history
     if history and "train_fvu" in history[-1]:  # of an earlier call
         history.pop()
     TrainingLog(trainer.output_dir if trainer.accelerator.is_main_process else None, history).append(record)
+    if trainer.accelerator.trackers:
+        trainer.accelerator.log(values, step=step)

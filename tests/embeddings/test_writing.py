@@ -93,6 +93,10 @@ def test_large_integers_and_nanoseconds_are_kept_as_extra_columns(tmp_path):
         writer.write({"image_embeds": np.eye(2)}, data[:])
     written = datasets.load_from_disk(str(tmp_path)).remove_columns("image_embeds").data
     assert written.combine_chunks().equals(table)
+    small = datasets.Features({"small": datasets.Value("int8")})
+    misfit = pytest.raises(ValueError, match=r"small does not fit its type, in rows 0 to 1: .*leave the column out")
+    with misfit, EmbeddingWriter(tmp_path / "small", {"x": 2}, small) as writer:
+        writer.write({"x": np.eye(2)}, {"small": [1, 300]})
 
 
 def test_float16_is_half_the_size_and_rounds_only_once(tmp_path):

@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 
 from hf_msae import MSAETrainerCallback
+from hf_msae.training import finish
 from tests.training.small_runs import assert_equal_weights, new_trainer, weights
 
 
@@ -77,7 +78,12 @@ def test_trackers_get_every_record(tmp_path, data):
 
     tracker = Tracker()
     accelerator = Accelerator(cpu=True, log_with=[tracker])
-    result = new_trainer(tmp_path, data, accelerator=accelerator, max_steps=6, logging_steps=3).train()
+    trainer = new_trainer(
+        tmp_path, data, eval_data=data.take(range(9)), accelerator=accelerator, max_steps=6, logging_steps=3
+    )
+    result = trainer.train()
     assert [step for step, _ in tracker.records] == [1, 3, 6]
     assert tracker.records[-1][1]["loss"] == result.log_history[-1]["loss"]
     assert tracker.config["arguments.learning_rate"] == 5e-3
+    evaluation = finish(trainer)
+    assert tracker.records[3:] == [(6, {"eval_fvu": evaluation.fvu, "train_fvu": evaluation.train_fvu})]
