@@ -120,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         images = args.open_images(embeddings) if args.figure is not None else None
         if args.figure is not None and images is None:
             raise ValueError(f"--figure needs the pictures of {embeddings.source}: name them with --images")
+        if images is not None:
+            images = images.select_columns("image")  # others may not be decodable, and are not shown
         k = min(args.index_k, msae.config.num_latents)
         folder = Path(args.index_dir).expanduser() if args.index_dir else default_folder(msae, embeddings, k)
         IndexMetadata.to_continue(folder, msae, k)  # raises if it is of another model or k

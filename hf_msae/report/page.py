@@ -135,7 +135,7 @@ def write_report(
     # Templates note which pictures they show, and so the thumbnails come last.
     page = render_page(
         **built,
-        name=Path(source).name if source else f"MSAE of {backbone}",
+        name=Path(os.path.abspath(source)).name if source else f"MSAE of {backbone}",  # also of "."
         source=source or "not saved",
         backbone=backbone,
         levels=describe_levels(model.msae.config),

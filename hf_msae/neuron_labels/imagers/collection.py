@@ -50,7 +50,7 @@ class CollectionImager(Imager):
 
     @abstractmethod
     def unlike(self, concept: str) -> np.ndarray:
-        """Return rows, not excluded, that do not show a concept."""
+        """Return rows that do not show a concept; ask `is_excluded` of those that are taken."""
 
     def draw(self, concept: str, seeds: Sequence[int]) -> list[Image.Image]:
         """Return the picture of each seed; raise CannotDrawError where two different seeds would give the same."""
@@ -83,6 +83,11 @@ class CollectionImager(Imager):
     def image(self, row: int) -> Image.Image:
         """Return a picture of the collection."""
         return to_rgb(self.images[int(row)], f"image {row}")
+
+    def is_excluded(self, row: int) -> bool:
+        """Whether the picture of a row is never drawn, by its number or by its content."""
+        hashes = self._excluded_hashes
+        return bool(self._excluded[row]) or (bool(hashes) and image_sha256(self.image(row)) in hashes)
 
     def _search(self, concept: str) -> list[int]:
         rows: list[int] = []
@@ -168,7 +173,7 @@ class TagsImager(CollectionImager):
         return np.random.default_rng(0).permutation(rows).tolist()
 
     def unlike(self, concept: str) -> np.ndarray:
-        """Return the rows without a tag that are not excluded."""
+        """Return the rows without a tag whose numbers are not excluded."""
         others = ~self._excluded
         others[self._rows.get(form_of(concept), [])] = False
         return np.flatnonzero(others)

@@ -90,8 +90,8 @@ class CompositionImager(Imager):
         without = self._background(random)
         scale = random.uniform(*_SCALES)
         corner = random.permutation(2).tolist() if random.random() < 0.5 else [int(random.integers(2))] * 2
-        if len(others):
-            other = self._cut_out(int(random.choice(others)), scale / 2, random)
+        if (row_of_other := self._choose(others, random)) is not None:
+            other = self._cut_out(row_of_other, scale / 2, random)
             place = [last * (self.size - side) for side, last in zip(other.size, corner, strict=True)]
             _paste(without, other, *place)
         drawing = self._cut_out(row, scale, random)
@@ -103,6 +103,15 @@ class CompositionImager(Imager):
         picture = without.copy()
         _paste(picture, drawing, *map(round, free))
         return picture, without
+
+    def _choose(self, rows: np.ndarray, random: np.random.Generator) -> int | None:
+        """Choose a row that is not excluded at random; None if all are."""
+        while len(rows):
+            row = int(random.choice(rows))
+            if not self.drawings.is_excluded(row):
+                return row
+            rows = rows[rows != row]
+        return None
 
     def _cut_out(self, row: int, scale: float, random: np.random.Generator) -> Image.Image:
         drawing = cut_out(self.drawings.image(row))

@@ -46,6 +46,17 @@ def test_pairs_differ_in_the_drawing_alone(imager):
         assert reds(with_it) <= changed.sum() <= 1.5 * reds(with_it) + 100
 
 
+def test_the_other_drawing_is_none_that_is_excluded():
+    images = [disc((200, 0, 0)), *(disc((0, 0, 200 + row)) for row in range(3)), disc((0, 200, 0))]
+    tags = [["red"], *[["blue"]] * 3, ["green"]]
+    excluded = [1, images[2], image_sha256(images[3])]
+    imager = CompositionImager(TagsImager(images, tags, exclude=excluded), size=80, per_drawing=12)
+    _, without = imager.draw_pairs("red", range(12))
+    assert not any(map(blues, without))
+    _, without = CompositionImager(TagsImager(images[:4], tags[:4], exclude=excluded), size=80).draw_pairs("red", [0])
+    assert not blues(without[0]), "there is no other"
+
+
 def test_draws_the_pictures_of_the_pairs(imager):
     shown, _ = imager.draw_pairs("red", [3, 1])
     assert [image_sha256(each) for each in imager.draw("red", [3, 1])] == [image_sha256(each) for each in shown]
