@@ -8,6 +8,7 @@ several processes, use `accelerate launch -m hf_msae.cli.extract` or `torchrun -
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +114,10 @@ class ExtractionArguments:
 def next_flags(args: ExtractionArguments) -> str:
     """Return the flags of `hf-msae train` for the embeddings: those of a test split are for evaluation."""
     named = args.split or args.dataset.removeprefix("scenes:").removeprefix("clipart:").partition(":")[0]
+    output = shlex.quote(args.output_dir)
     if any(_HELD_OUT.search(Path(name).name) for name in (named, args.output_dir)):
-        return f"--train_data EMBEDDINGS --eval_data {args.output_dir}"
-    return f"--train_data {args.output_dir}" + (" --eval_data EMBEDDINGS" if args.test_size is not None else "")
+        return f"--train_data EMBEDDINGS --eval_data {output}"
+    return f"--train_data {output}" + (" --eval_data EMBEDDINGS" if args.test_size is not None else "")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL import Image
 
+    from ..concepts.labels import Labels
     from ..embeddings import EmbeddingDataset
     from ..search import ConceptIndex
 
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from .._utils.images import to_rgb
     from .._utils.json_files import json_records
+    from ..concepts.labels import Labels
     from ..concepts.table import to_text
     from ..plotting import plot_contact_sheet, save_figure
     from ..search import ConceptIndex
@@ -145,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts = {}
         if args.shared_with is None:
             texts = described(embeddings, found["row"])
-            found = found.assign(**texts, concepts=[_strongest(index, row) for row in found["row"]])
+            labels = Labels(index.concepts)
+            found = found.assign(**texts, concepts=[_strongest(index, labels, row) for row in found["row"]])
         print(to_text(found.assign(**shortened_columns(texts)), "{:.3f}"))
         print(f"\nrows of {embeddings.source}; the index is in {folder}")
         if images is None and (remark := source.remark_on_names(concepts, next(iter(wanted), "NUMBER"))):
@@ -158,11 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_json(args.output, {"found": json_records(found)})
 
 
-def _strongest(index: ConceptIndex, row: int, number: int = 5) -> str:
+def _strongest(index: ConceptIndex, labels: Labels, row: int, number: int = 5) -> str:
     """The strongest concepts of a row, each name once; names that are not validated are marked."""
-    from ..concepts.labels import Labels
-
-    labels = Labels(index.concepts)
     names = dict.fromkeys(labels(latent).marked for latent in index.code(row)["latent"])
     return ", ".join(islice(names, number))
 

@@ -26,6 +26,9 @@ def check_types(
             raise TypeError(f"{name} takes {kinds[name].__name__}, not {type(value).__name__}")
 
 
+_STORED = ("string", "binary")
+
+
 def check_embeddings(msae: MSAEModel, embeddings: EmbeddingDataset) -> None:
     """Raise TypeError or ValueError unless these are pooled image embeddings that fit the MSAE."""
     config = msae.config
@@ -67,7 +70,7 @@ def check_images(images: datasets.Dataset | None, image_column: str, embeddings:
     if image_column not in images.features:
         raise ValueError(f"there is no image column {image_column!r}; the columns are {', '.join(images.features)}")
     kind = images.features[image_column]
-    is_stored = isinstance(kind, datasets.Value) and kind.dtype in ("string", "large_string", "binary", "large_binary")
-    is_record = isinstance(kind, dict) and kind.keys() == {"bytes", "path"}
+    is_stored = isinstance(kind, datasets.Value) and kind.dtype.removeprefix("large_").removesuffix("_view") in _STORED
+    is_record = isinstance(kind, dict) and {"bytes"} <= kind.keys() <= {"bytes", "path"}
     if not (isinstance(kind, datasets.Image) or is_stored or is_record):
         raise ValueError(f"image_column {image_column!r} holds {kind} instead of images")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 
-import datasets
 from datasets import Dataset
 from markupsafe import Markup
 from tqdm.auto import tqdm
 
-from .._utils.images import thumbnail, to_rgb
+from .._utils.images import thumbnail, to_rgb, undecoded
 from ..plotting.look import data_uri
 
 _SIZE = 160  # pixels of a thumbnail's longer side, at most
@@ -26,8 +25,7 @@ class Thumbnails:
         self._column = column
         self._stored = None
         if images is not None:  # not decoded yet, so that a bad row can be named
-            stored = images.with_format(None).select_columns([column])
-            self._stored = stored.cast_column(column, datasets.Image(decode=False))
+            self._stored = undecoded(images.with_format(None).select_columns([column]), column)
         self._rows: set[int] = set()
 
     def __bool__(self) -> bool:
@@ -47,10 +45,11 @@ class Thumbnails:
         return Markup("\n".join(rules))
 
     def _thumbnail(self, row: int) -> bytes:
-        picture = to_rgb(self._stored[row][self._column] or {}, self._name(row))
-        stored = io.BytesIO()
-        thumbnail(picture, _SIZE).save(stored, "WEBP", quality=_QUALITY, method=4)
-        return stored.getvalue()
+        stored = self._stored[row][self._column]
+        picture = to_rgb({"bytes": stored} if isinstance(stored, bytes) else stored or {}, self._name(row))
+        small = io.BytesIO()
+        thumbnail(picture, _SIZE).save(small, "WEBP", quality=_QUALITY, method=4)
+        return small.getvalue()
 
     def _name(self, row: int) -> str:
         return f"row {row} of column {self._column!r}"

@@ -39,7 +39,7 @@ def find_checkpoint(resume_from: str | Path, output_dir: Path) -> Path:
             f"no checkpoint in {output_dir} can be continued: {'; '.join(problems.values())}. Start again with "
             "--overwrite_output_dir"
         )
-    path = Path(resume_from).expanduser()
+    path = Path(os.path.abspath(Path(resume_from).expanduser()))  # which has a parent, unlike "."
     if not (path / STATE_FILE).is_file():
         complete = ", ".join(checkpoint.name for checkpoint in list_checkpoints(output_dir))
         raise FileNotFoundError(

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -182,12 +183,14 @@ def encoded(picture):
     return stored.getvalue()
 
 
-@pytest.mark.parametrize("stored", ["bytes", "path"])
+@pytest.mark.parametrize("stored", ["bytes", "path", "record", "view"])
 def test_pictures_may_be_bytes_or_paths(write, tmp_path, stored):
     picture, path = Image.new("RGB", (30, 30), (10, 200, 30)), tmp_path / "one.png"
     picture.save(path)
-    column = [encoded(picture) if stored == "bytes" else str(path)] * ROWS
-    page = write(images=datasets.Dataset.from_dict({"seen": column}), image_column="seen", num_explained=1)
+    one = {"path": str(path), "record": {"bytes": encoded(picture)}}.get(stored, encoded(picture))
+    column = pa.array([one] * ROWS, pa.binary_view() if stored == "view" else None)
+    images = datasets.Dataset(pa.table({"seen": column}))
+    page = write(images=images, image_column="seen", num_explained=1)
     (thumbnail,) = page.pictures.values()
     assert thumbnail.size == (150, 150) and np.abs(np.asarray(thumbnail).mean(axis=(0, 1)) - (10, 200, 30)).max() < 8
 

@@ -15,7 +15,7 @@ import torch
 from hf_msae import MSAEModel
 from hf_msae.embeddings import load_embeddings
 from hf_msae.training.checkpointing import list_checkpoints
-from hf_msae.training.resuming import describe_differences
+from hf_msae.training.resuming import describe_differences, find_checkpoint
 from tests.training.small_runs import assert_equal_weights, new_trainer, sparse_embeddings, weights
 
 
@@ -93,6 +93,12 @@ def test_where_none_is_whole_each_is_named_and_stays(folder):
     with pytest.raises(ValueError, match=r"checkpoint-25/scheduler.bin.*checkpoint-20/scheduler.bin.*overwrite"):
         trainer_in(folder).train("last")
     assert (folder / "checkpoint-25").is_dir()
+
+
+def test_a_checkpoint_may_be_the_folder_one_is_in(folder, whole, monkeypatch):
+    checkpoint = list_checkpoints(folder)[-1]
+    monkeypatch.chdir(checkpoint)
+    assert find_checkpoint(".", folder) == checkpoint.resolve() and find_checkpoint(".", folder).parent == folder
 
 
 def test_differences_are_found_at_every_depth():
