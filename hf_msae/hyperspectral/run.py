@@ -56,7 +56,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 8
+_FORMAT = 9
 """Outcomes of another format are measured again."""
 
 

@@ -1,6 +1,7 @@
 """Attacks do to spectra and patches what they say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
@@ -93,3 +94,16 @@ def test_patches_are_attacked(patches):
         red_team(Ridge(), X + 50, patches.targets[["K"]], **options)
     with pytest.raises(ValueError, match="29 patches"):
         red_team(Ridge(), X, patches.targets[["K"]], **options | {"patches": patches[:29]})
+
+
+@pytest.mark.parametrize("outside", [np.nan, -9999])
+def test_what_lies_outside_a_field_is_no_matter(patches, outside):
+    def tables(pairs):
+        transformer = MeanSpectrum().fit(patches)
+        options = {"patches": pairs, "transformer": transformer, "features": transformer.feature_table}
+        options |= {"audits": ["attacks"], "num_attacked": 9, "num_bootstrap": 100, "progress": False}
+        return red_team(Ridge(1e-3), transformer.transform(patches), patches.targets[["K"]], **options).tables
+
+    found, expected = tables([(np.where(mask, outside, data), mask) for data, mask in patches]), tables(list(patches))
+    for name in ("attacks", "worst_case"):
+        pd.testing.assert_frame_equal(found[name], expected[name])

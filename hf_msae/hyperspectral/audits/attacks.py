@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,7 +57,8 @@ class Inputs:
     def drifted(self, drift: np.ndarray) -> np.ndarray:
         """Return X of the rows as an instrument with this drift would see them."""
         if self.on_patches:
-            return self._transformed(lambda patch: (drifted(patch[0], drift), patch[1]))
+            # As a patch of one row, since an offset of the sensor is the same in all pixels.
+            return self._transformed(lambda patch: _changed(patch, lambda field: drifted(field[:, None], drift)[:, 0]))
         X = self.subject.X[self.rows].copy()
         X[:, self.spectrum] = drifted(X[:, self.spectrum].T, drift).T
         return X
@@ -176,10 +178,15 @@ def _column_attacks(subject: Subject) -> tuple[Attack, ...]:
 def _attacked_patch(patch: Pair, attack: Attack, strength: float, rng: np.random.Generator) -> Pair:
     if attack.spatial is not None:
         return attack.spatial(patch, strength, rng)
+    return _changed(patch, lambda field: attack.spectral(field, strength, rng))
+
+
+def _changed(patch: Pair, change: Callable[[np.ndarray], np.ndarray]) -> Pair:
+    """Return a patch with another field (bands, pixels); what is outside may be anything, such as NaN, and stays."""
     data, mask = patch
-    inside = attack.spectral(data[:, ~mask], strength, rng) if (~mask).any() else data[:, ~mask]
     changed = np.array(data, dtype=np.float64)
-    changed[:, ~mask] = inside
+    if not mask.all():
+        changed[:, ~mask] = change(changed[:, ~mask])
     return changed, mask
 
 
