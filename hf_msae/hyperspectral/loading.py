@@ -58,7 +58,8 @@ def load_patches(
             - a folder of ENVI headers (.hdr), one cube per patch, with NAME_mask.hdr if there are masks;
             - one ENVI header, a scene, with `fields`;
             - a Hugging Face dataset, its folder (`save_to_disk`) or Hub id, with a column data and perhaps mask;
-            - an array (n, bands, h, w), or a sequence of cubes (bands, h, w) or of pairs (cube, mask).
+            - an array (n, bands, h, w), or a sequence of cubes (bands, h, w) or of pairs (cube, mask); cubes may be
+              numpy's masked arrays.
         wavelengths: Centers of the bands, or a file with them. None: from the files.
         wavelength_unit: What they are in: "nm", "um", "angstrom" or "m". None: what the file says, otherwise nm, or
             the one unit that the numbers can be in.

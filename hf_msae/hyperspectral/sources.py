@@ -49,7 +49,7 @@ class NpzFiles(Sequence):
 
 @dataclass(frozen=True)
 class Arrays(Sequence):
-    """Patches in memory: cubes (bands, h, w), with masks or without."""
+    """Patches in memory: cubes (bands, h, w), with masks or without; what a masked array masks is outside, too."""
 
     cubes: Sequence[np.ndarray]
     masks: Sequence[np.ndarray] | None
@@ -59,10 +59,12 @@ class Arrays(Sequence):
         return len(self.cubes)
 
     def __getitem__(self, index: int) -> Pair:
-        data = _cube(np.asarray(self.cubes[index]), self.names[index])
-        if self.masks is None:
-            return data, np.zeros(data.shape[1:], dtype=bool)
-        return data, as_mask(self.masks[index], data.shape, self.names[index])
+        cube, name = self.cubes[index], self.names[index]
+        data = _cube(np.asarray(cube), name)
+        # Masked arrays are what the challenge's own example and readers of rasters make: asarray drops the mask.
+        mask = as_mask(np.ma.getmaskarray(cube), data.shape, name) if isinstance(cube, np.ma.MaskedArray) else False
+        given = np.zeros(data.shape[1:], bool) if self.masks is None else as_mask(self.masks[index], data.shape, name)
+        return data, given | mask
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,12 @@ def test_datasets_arrays_and_pairs_are_read_alike(made, tmp_path):
     assert same(load(nested, wavelengths=made.wavelengths), made[:2])
     pairs = load(list(made), wavelengths=made.wavelengths, ground_truth=made.targets)
     assert same(pairs, made) and pairs.targets.equals(made.targets)
+    masked = [np.ma.MaskedArray(data, np.broadcast_to(mask, data.shape)) for data, mask in made]
+    assert same(load(masked, wavelengths=made.wavelengths), made)
+    corner = np.zeros_like(masked[0].mask[0])
+    corner[0, 0] = True
+    both = load([(masked[0], corner)], wavelengths=made.wavelengths, mask_means="outside")
+    assert np.array_equal(both[0][1], made[0][1] | corner)
     cubes = np.stack([data[:, :9, :9] for data, _ in made])
     assert load(cubes, wavelengths=made.wavelengths, ids=list("abcde")).ids == list("abcde")
 
