@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """Stands for the mean over targets."""
+_MOST_DRAWS = 100
+"""Folds are drawn this many times, at most, until all classes are among the rows learned from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,11 @@ class Subject:
         """What the model is given: X, or the embeddings that X takes apart into concepts."""
         return self.X if self.space is None else self.space.inputs(self.X)
 
+    @cached_property
+    def indicators(self) -> np.ndarray:
+        """Which class each row of a classifier is of, 0 or 1 (n, classes)."""
+        return self.Y if len(self.classes) > 2 else np.concatenate([1 - self.Y, self.Y], axis=1)
+
     def fit(
         self, rows: np.ndarray, columns: np.ndarray | None = None, seed: int | None = None, **parameters: Any
     ) -> Fitted:
@@ -96,8 +103,7 @@ class Subject:
         space = self.space if columns is None else None
         places = as_fit_arguments(model, rows, columns)
         if self.classes is not None:
-            indicators = self.Y if len(self.classes) > 2 else np.concatenate([1 - self.Y, self.Y], axis=1)
-            labels = self.classes[indicators[rows].argmax(axis=1)]
+            labels = self.classes[self.indicators[rows].argmax(axis=1)]
             return Fitted(model.fit(X, labels, **places), columns, self.classes, space, rows)
         y = self.Y[rows]
         try:
@@ -155,8 +161,16 @@ class Subject:
         return found
 
     def drawn_folds(self, folds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw other folds of the same sizes; copies stay together, which may change the sizes."""
-        return keep_together(rng.permutation(folds), self.copies, rng)
+        """Draw other folds of the same sizes; copies stay together, which may change the sizes.
+
+        All rows of a small class may be drawn into one fold, and many classifiers cannot be fitted without them: then
+        folds are drawn again.
+        """
+        for _ in range(_MOST_DRAWS):
+            drawn = keep_together(rng.permutation(folds), self.copies, rng)
+            if self.classes is None or all(self.indicators[train].any(axis=0).all() for train, _ in splits(drawn)):
+                break
+        return drawn
 
     @cached_property
     def squared_errors(self) -> np.ndarray:

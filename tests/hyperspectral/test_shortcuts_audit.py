@@ -125,6 +125,15 @@ def test_classifiers_are_red_teamed():
     assert table["auroc"] > 0.9 and 0.8 < table["accuracy"] <= 1 and "range_ratio" not in table
 
 
+def test_a_class_of_two_rows_is_never_drawn_into_one_fold():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    for labels in (np.arange(40) < 2, np.minimum(np.arange(40) // 2, 2)):
+        subject = make_subject(LogisticRegression(), X, labels.astype(int), num_folds=2)
+        for seed in range(8):
+            folds = subject.drawn_folds(subject.folds, np.random.default_rng(seed))
+            assert folds[0] != folds[1] and sorted(folds) == sorted(subject.folds)
+
+
 @pytest.mark.filterwarnings("error")
 def test_groups_of_few_rows_are_not_read_and_that_is_said(monkeypatch):
     rng = np.random.default_rng(0)
