@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import find_objects
 
 from .._utils.paths import is_saved_dataset, refuse_missing_path
@@ -94,7 +95,8 @@ def _open_folder(path: Path) -> tuple[Sequence[Pair], list[Any], dict[str, Any]]
             found["wavelengths"], found["wavelength_unit"] = read_wavelengths(file)
             found["wavelength_file"] = file
     found["table"] = next((table for place in beside for table in sorted(place.glob("*_gt.csv"))), None)
-    of_test = any(part.lower().startswith("test") for part in folder.parts[-2:])
+    last, above = folder.name.lower(), folder.parent.name.lower()
+    of_test = last.startswith("test") or (above.startswith("test") and not last.startswith("train"))
     if of_test and found["table"] is not None and found["table"].name.startswith("train"):
         found["table"] = None
     elif not of_test and (truth := folder.parent / "truth.json").is_file():
@@ -169,6 +171,9 @@ def _open_dataset(dataset: Any, where: str) -> tuple[Sequence[Pair], list[Any], 
     table = others.to_pandas()
     values = (datasets.Value, datasets.ClassLabel)  # others are lists, pictures and the like
     simple = [name for name in table if name == column or isinstance(others.features[name], values)]
+    for name in simple:
+        if isinstance(feature := others.features[name], datasets.ClassLabel):  # groups go by their names
+            table[name] = [None if pd.isna(each) or each < 0 else feature.names[int(each)] for each in table[name]]
     if len(set(simple) - {column}):
         # Without names, the rows are those of the patches, whatever a column looks like.
         found["table"] = table[simple] if column else table[simple].assign(**{ID_COLUMNS[0]: names})

@@ -33,6 +33,7 @@ from .audits.outcome import Outcome
 from .audits.performance import performance
 from .audits.pruning import pruning
 from .audits.shortcuts import is_spectral, shortcuts
+from .audits.slices import QUANTILES
 from .audits.stability import stability
 from .fixed import FixedClassifier
 from .from_patches import inputs_of_patches
@@ -167,6 +168,8 @@ def red_team(
         given |= {"model": model, "patches": patches, "transformer": transformer}
     given |= {"num_folds": num_folds, "num_resamples": num_bootstrap, "model_name": model_name}
     subject = make_subject(**given, seed=seed, limits=limits)
+    if clash := [name for name in subject.groups if name in QUANTILES]:
+        raise ValueError(f"groups cannot be called {clash[0]!r}, as parts of a target are: give them another name")
     model = subject.model if isinstance(subject.model, FixedClassifier) else model
     key = _key(subject) if output_dir is not None else ""
     outcomes: dict[str, Outcome] = {}

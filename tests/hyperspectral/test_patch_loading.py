@@ -68,6 +68,8 @@ def test_datasets_arrays_and_pairs_are_read_alike(made, tmp_path):
     days = [datetime(2021, 5, 1 + row % 2) for row in range(len(made))]
     dated = load(dataset.remove_columns("date").add_column("date", days)).groups["date"]
     assert dated.tolist() == [f"2021-05-0{1 + row % 2}" for row in range(len(made))]
+    farms = datasets.ClassLabel(names=sorted(set(dataset["farm"])))
+    assert load(dataset.cast_column("farm", farms)).groups["farm"].tolist() == made.groups["farm"].tolist()
     dataset.save_to_disk(tmp_path / "saved")
     assert same(load(tmp_path / "saved"), made)
     datasets.DatasetDict({"test": dataset}).save_to_disk(tmp_path / "splits")
@@ -173,6 +175,11 @@ def test_the_layout_of_hyperview2_is_read(made, tmp_path):
     assert np.allclose(found.mean_spectra, made.mean_spectra[:3])
     few = load(tmp_path / "train" / "msi_satellite", wavelengths=made.wavelengths[:13])
     assert few.mean_spectra.shape == (3, 13)
+
+
+def test_a_folder_of_any_name_keeps_its_ground_truth(made, tmp_path):
+    made.save(tmp_path / "test_run")
+    assert load(tmp_path / "test_run").targets.equals(made.targets)
 
 
 def test_folders_of_training_and_test_are_told_apart(copy, made):

@@ -233,6 +233,7 @@ def test_input_is_checked():
         ((MODEL, X, y.replace(y["pH"][4], np.nan)), {}, "row 4, pH"),
         ((MODEL, X, y[:59]), {}, "59 rows"),
         ((MODEL, X, y, {"farm": groups["farm"][:5]}), {}, "'farm'"),
+        ((MODEL, X, y, {"half": groups["farm"]}), {}, "'half'"),
         ((MODEL, X, y), {"features": table.drop(columns="band")}, "'band'"),
         ((MODEL, X, y), {"audits": ["shortcut"]}, "'shortcut'"),
         ((MODEL, X, y.assign(K=1.0)), {}, "target K is 1"),
