@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
 import re
@@ -68,7 +69,11 @@ def open_dataset(
     (*others, last) = map(str, found)
     if split is not None and not others and split != last:
         raise ValueError(f"{source} has no split {split!r}, only {last}: {_MAKE_SPLITS}")
-    return found[choose_split(found, split, source)]
+    name = choose_split(found, split, source)
+    chosen = copy.copy(found[name])
+    # It is recorded of embeddings. `datasets` keeps the split that rows once came from, before train_test_split().
+    chosen._split = datasets.NamedSplit(name)
+    return chosen
 
 
 def open_splits(

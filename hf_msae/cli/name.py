@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
-from .._utils.paths import refuse_missing_path
+from .._utils.paths import did_you_mean, refuse_missing_path
 from .checks import check_inputs, check_least, check_outputs
 from .opening import ModelArguments, command_parser
 
@@ -212,6 +212,8 @@ def _output_file(args: NameArguments, source: ModelArguments) -> Path:
         return Path(args.output).expanduser()
     refuse_missing_path(source.model)
     folder = Path(source.model).expanduser() / (source.subfolder or "")
+    if source.subfolder and folder.parent.is_dir() and not folder.exists():
+        raise FileNotFoundError(f"{source.model} has no folder {source.subfolder}{did_you_mean(folder)}")
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder that names can be written to: give a file with --output")
     return folder / "concepts" / f"{Path(args.vocabulary or 'labels').stem}.parquet"

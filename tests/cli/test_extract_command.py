@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from datasets import DatasetDict
 
 from hf_msae.backbones.image_text_data import open_dataset
 from hf_msae.backbones.pictures import remarks
@@ -119,6 +120,22 @@ def test_the_rows_of_a_configuration_and_of_a_stream_are_found_again(place, tmp_
     found = extract(folder, tmp_path / "out", "--dataset_config_name", "one", "--streaming", "--max_rows", "4")
     assert found.dataset["caption"][:] == shown["caption"][:4]
     assert ImageArguments().open_images(found)["caption"][:] == shown["caption"][:4]
+
+
+def test_pictures_are_those_of_the_split_whatever_split_they_were_of_before(place, tmp_path):
+    """`datasets` goes on to say of both splits that they are "test"."""
+    parts = place.scenes["test"].select_columns(["image", "caption"]).select(range(8)).train_test_split(0.5, seed=0)
+    DatasetDict(a=parts["train"], b=parts["test"]).save_to_disk(tmp_path / "saved")
+    DatasetDict(only=parts["test"]).save_to_disk(tmp_path / "one")
+    for folder, name, flags in (
+        ("saved", "a", ["--split", "a"]),
+        ("saved", "b", ["--split", "b"]),
+        ("one", "only", []),
+    ):
+        found = extract(tmp_path / folder, tmp_path / name, *flags)
+        assert found.provenance["dataset_split"] == name
+        assert ImageArguments().open_images(found)["caption"][:] == found.dataset["caption"][:]
+    assert found.dataset["caption"][:] == parts["test"]["caption"][:]
 
 
 @pytest.mark.parametrize(
