@@ -18,10 +18,13 @@ os.environ["HF_MODULES_CACHE"] = _MODULES.name
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = _MODULES.name
 os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # threads to load a model take longer than to load a small one
-# All of them, and the processes they start, share a cache that is not the user's.
+# All of them, and the processes they start, share caches that are not the user's: no test may find what others lack.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="hf_msae-cache-")
-    os.environ["HF_MSAE_CACHE"] = _CACHE.name
+    os.environ["HF_HOME"] = str(Path(_CACHE.name) / "huggingface")
+    os.environ["HF_MSAE_CACHE"] = str(Path(_CACHE.name) / "hf_msae")
+    for _variable in ("HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN_PATH"):  # else they win
+        os.environ.pop(_variable, None)
 
 import pytest  # noqa: E402
 from _pytest.logging import catching_logs  # noqa: E402
