@@ -10,7 +10,8 @@ costs little more than that of a plain ReLU autoencoder:
 - A level that drops only a few entries is the full code without them. Levels in between are decoded densely.
 - C functions look up entries. They are compiled at first use; without a compiler, numpy and torch do the same more
   slowly.
-- Gradients are computed together with the loss, in chunks of rows. Only the code of the batch is stored.
+- Gradients are computed together with the loss, in chunks of rows. The code of the batch is stored only if asked for.
+- Under bfloat16 autocast, factors of dense products are rounded once, and entries are looked up in bfloat16 too.
 
 These are the gradients of the loss only. If other outputs are differentiated too, or the loss twice, the levels are
 computed again one by one.
@@ -80,18 +81,19 @@ def fused_nested_loss(
     encoder: torch.Tensor,
     latent_bias: torch.Tensor,
     decoder: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    loss_only: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Compute the training loss of normalized embeddings `(B, d)`, with gradients for the parameters of the model.
 
     All tensors are on the CPU and either float32 or float64; decoder=None ties it to the encoder.
 
     Returns:
         The loss, the unweighted losses of the levels `(L,)`, the full code `(B, n)` after the cap, and its
-        reconstruction in normalized space `(B, d)`.
+        reconstruction in normalized space `(B, d)`. With `loss_only`, the last two are None and take no memory.
     """
     parameters = [p for p in (pre_bias, encoder, latent_bias, decoder) if p is not None]
     with_gradients = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-    return _FusedNestedLoss.apply(loss, with_gradients, normalized, *parameters)
+    return _FusedNestedLoss.apply(loss, with_gradients, loss_only, normalized, *parameters)
 
 
 def eager_nested_loss(
@@ -116,12 +118,12 @@ def eager_nested_loss(
 
 class _FusedNestedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, loss, with_gradients, normalized, *parameters):
+    def forward(ctx, loss, with_gradients, loss_only, normalized, *parameters):
         ctx.set_materialize_grads(False)
         product_dtype = autocast_dtype(normalized.device)
         if multiplies_slowly(product_dtype, normalized.device):
             product_dtype = None
-        work = NestedPass(loss, with_gradients, product_dtype, normalized, *parameters)
+        work = NestedPass(loss, with_gradients, product_dtype, loss_only, normalized, *parameters)
         with torch.autocast(normalized.device.type, enabled=False):
             value, level_losses = work.run()
             # Not saved as tensors, so that autograd takes them over without a copy.
@@ -141,7 +143,7 @@ class _FusedNestedLoss(torch.autograd.Function):
         elif of_loss != 1:
             for gradient in gradients:
                 gradient.mul_(of_loss)
-        return None, None, None, *gradients
+        return None, None, None, None, *gradients
 
 
 def _recomputed_gradients(ctx, output_gradients) -> tuple[torch.Tensor | None, ...]:

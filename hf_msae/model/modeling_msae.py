@@ -211,7 +211,8 @@ class MSAEModel(MSAEParameters):
         fused_ks = self.family.fused_levels(self.config, k, loss_only) if return_loss and not output_nested else None
         levels = None
         if fused_ks is not None and can_fuse(normalized, *self.parameters()):
-            loss, level_losses, code, decoded = self._fused_forward(normalized, fused_ks)
+            without_code = loss_only and dead_latents is None
+            loss, level_losses, code, decoded = self._fused_forward(normalized, fused_ks, without_code)
         else:
             if loss_only:
                 k = self.config.nesting_ks[-1]  # one of the levels: no other code is needed
@@ -256,14 +257,18 @@ class MSAEModel(MSAEParameters):
             loss = loss + config.sparsity_coefficient * penalty
         return loss if return_loss else None, level_losses, code, reconstruction, levels if output_nested else None
 
-    def _fused_forward(self, normalized: torch.Tensor, ks: list[int]) -> tuple[torch.Tensor, ...]:
-        """Return loss, losses of levels, full code and its reconstruction, computed in one pass."""
+    def _fused_forward(
+        self, normalized: torch.Tensor, ks: list[int], loss_only: bool
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Return loss, losses of levels, and the full code and its reconstruction or None, computed in one pass."""
         config = self.config
         kind, cap, coefficient = config.reconstruction_loss, config.soft_cap, config.sparsity_coefficient
         terms = NestedLoss(tuple(ks), tuple(config.level_weights), kind, cap, coefficient)
         rows = normalized.reshape(-1, config.d_in)
         parameters = (self.pre_bias, self.encoder, self.latent_bias, self.decoder)
-        loss, level_losses, code, decoded = fused_nested_loss(terms, rows, *parameters)
+        loss, level_losses, code, decoded = fused_nested_loss(terms, rows, *parameters, loss_only=loss_only)
+        if loss_only:
+            return loss, level_losses, None, None
         return loss, level_losses, code.reshape(*normalized.shape[:-1], -1), decoded.reshape(normalized.shape)
 
     def _pre_activations(self, normalized: torch.Tensor) -> torch.Tensor:

@@ -57,9 +57,19 @@ def test_the_first_k_ranked_are_the_top_k(library):
         torch.testing.assert_close(entries._values[begin:end], code[row, columns], rtol=0, atol=0, equal_nan=True)
 
 
+FLOAT, HALF = torch.float32, torch.bfloat16
+WIDTHS = [(FLOAT, 16, 1), (FLOAT, 16, 200), (FLOAT, 32, 37), (FLOAT, 64, 64)]
+WIDTHS += [(HALF, 32, 1), (HALF, 32, 200), (HALF, 64, 37), (HALF, 64, 64), (HALF, 128, 200)]
+
+
+def rounded(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype).float()
+
+
 @pytest.mark.parametrize("threads", [1, 3, 11])
-@pytest.mark.parametrize(("width", "d"), [(16, 1), (16, 200), (32, 37), (64, 64)])
-def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, relative_error):
+@pytest.mark.parametrize(("dtype", "width", "d"), WIDTHS)
+def test_products_equal_dense_ones(library, d, width, dtype, threads, monkeypatch, relative_error):
+    """In bfloat16, those of what is rounded to it: sums are in float32."""
     torch.manual_seed(0)
     monkeypatch.setattr(compiled_entries, "slice_width", lambda *sizes: width)
     before = torch.get_num_threads()
@@ -68,21 +78,52 @@ def test_products_equal_dense_ones(library, d, width, threads, monkeypatch, rela
         code = hard_rows()[:6].nan_to_num()
         code[2] = 0  # 1e30 leaves nothing of the others
         dictionary = torch.randn(N, d)
-        entries = CompiledEntries(library, dictionary)
+        entries = CompiledEntries(library, dictionary, dtype=dtype)
         entries.rank(code, code, KS)
         codes = torch.stack([entries.top(k, torch.empty_like(code)).clone() for k in (*KS, N)])
         rings = entries.rings([0, *KS, N])
-        assert relative_error(rings.decode(), codes @ dictionary) < 1e-6
+        assert relative_error(rings.decode(), codes @ rounded(dictionary, dtype)) < 1e-6
 
         gradients = torch.randn(len(KS) + 1, len(code), d)
         members = (codes != 0).float().diff(dim=0, prepend=torch.zeros(1, *code.shape))  # of each ring
         out, of_dictionary = torch.ones_like(code), torch.ones_like(dictionary)
         rings.add_gradients_(gradients, out, of_dictionary)
-        assert relative_error(out, 1 + (members * (gradients @ dictionary.T)).sum(0)) < 1e-6
+        gradients = rounded(gradients, dtype)
+        expected = 1 + (members * (gradients @ rounded(dictionary, dtype).T)).sum(0)
+        assert relative_error(out, expected) < 1e-6
         expected = 1 + torch.einsum("lrn,lrd->nd", members * code, gradients)
         assert relative_error(of_dictionary, expected) < 1e-6
     finally:
         torch.set_num_threads(before)
+
+
+def test_bfloat16_is_rounded_as_torch_does(library):
+    numbers = torch.randn(40, 40).double().exp().float()
+    numbers[0, :9] = torch.tensor(
+        [0.0, -0.0, 1e-40, 3.4e38, -3.4e38, float("inf"), -float("inf"), 1.00390625, 1.01171875]
+    )
+    numbers[0, 9:11] = torch.tensor([0x7F800001, 0x7FC00000], dtype=torch.int32).view(torch.float32)  # NaN
+    entries = CompiledEntries(library, numbers, dtype=HALF)
+    code = torch.eye(40)
+    entries.rank(code, code, [1])
+    found = entries.rings([0, 1]).decode()[0]
+    torch.testing.assert_close(found, rounded(numbers, HALF), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "threads", "width"),
+    [
+        (4096, 512, 2, 64),
+        (4096, 768, 2, 64),
+        (6144, 768, 2, 32),
+        (24576, 768, 2, 64),
+        (4096, 512, 16, 32),
+        (4096, 9, 2, 16),
+    ],
+)
+def test_slices_fit_the_cache_and_each_thread_has_one(n, d, threads, width):
+    assert compiled_entries.slice_width(n, d, threads, 2**20) == width
+    assert compiled_entries.slice_width(n, 2 * d, threads, 2**20, HALF) == 2 * width, "as many bytes"
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The loss and gradients computed in one pass against the literal twin, and where that pass is not taken."""
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -89,6 +89,16 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chu
         for place, want in enumerate(expected):
             assert relative_error(fused[place], want) < tolerance, (tied, soft_cap, place)
             assert relative_error(eager[place], want) < tolerance, (tied, soft_cap, place)
+        only = outcome(partial(fused_nested_loss.fused_nested_loss, loss_only=True), loss, u, parameters)
+        assert only[2] is only[3] is None, "neither code nor reconstruction"
+        for place in (
+            0,
+            1,
+            *range(4, len(fused)),
+        ):  # loss, levels and gradients; what was returned before stays as it is
+            assert torch.equal(only[place], fused[place]), (tied, soft_cap, place)
+        for place in (2, 3):
+            assert relative_error(fused[place], expected[place]) < tolerance, (tied, soft_cap, place)
 
 
 def test_every_kind_of_level_is_met(monkeypatch):
@@ -214,8 +224,10 @@ def test_where_it_is_taken(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("chunk", [2**22, 5 * N])
 @pytest.mark.parametrize("positive", [0.2, 0.5, 0.95])
-def test_autocast_rounds_the_dense_products_alone(positive, relative_error, monkeypatch):
+def test_autocast_rounds_factors_of_products_alone(positive, chunk, relative_error, monkeypatch):
+    monkeypatch.setattr(nested_pass, "_CHUNK_ELEMENTS", chunk)
     monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset())
     u, parameters = problem(positive)
     loss = NestedLoss(KS, WEIGHTS, "mse", None, 0.1)

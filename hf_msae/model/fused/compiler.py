@@ -27,11 +27,12 @@ logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).with_name("entries.c")
 _FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _INTEGER, _POINTER = ctypes.c_int64, ctypes.c_void_p
-_TABLE = [_INTEGER, _INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER]
+_TABLE = [_INTEGER, _INTEGER, _INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _INTEGER, _INTEGER]
 _ARGUMENTS = {
     "rank_rows": [_INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _INTEGER, _POINTER, _POINTER],
     "pack_rows": [_INTEGER, _POINTER, _INTEGER, _INTEGER, _POINTER, _POINTER, _POINTER, _POINTER],
     "cache_bytes": [],
+    "pair_columns": [_INTEGER, _INTEGER, _POINTER, _INTEGER, _INTEGER, _INTEGER, _POINTER],
     "decode": [*_TABLE, _INTEGER, _POINTER],
     "add_products": [*_TABLE, _POINTER, _POINTER, _INTEGER],
     "turn_entries": [_INTEGER, _INTEGER, *[_POINTER] * 3, _INTEGER, _INTEGER, *[_POINTER] * 3],

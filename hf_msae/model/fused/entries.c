@@ -2,12 +2,17 @@
  * compiler.py; called by compiled_entries.py, which says what the arguments are.
  *
  * A dictionary comes in slices: its columns in blocks of W, (n, W) each, zeros after the last. The rows of a slice are
- * looked up in random order and stay in one core's cache.
+ * looked up in random order and stay in one core's cache. They hold floats of 4 bytes, or bfloat16 of 2 in pairs: a
+ * word has a number for lane j of a vector in its lower half, and one for lane j of the next vector in its upper half.
+ * Sums are of floats in either case.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 /* As many floats as two registers of AVX2 or one of AVX-512 hold. */
 #ifndef LANES
@@ -18,15 +23,25 @@
 #endif
 #endif
 #define BUCKETS 2048
+#define MOST_COLUMNS 128 /* of a slice */
 
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 static inline uint32_t bits_of(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits & 0x7fffffffu; /* without the sign, which zeros and NaN may have */
+}
+
+/* The nearest bfloat16, ties to even, in the upper half; what is in the lower one has no meaning. */
+static inline uint32_t bfloat16_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+    return (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000 : rounded; /* NaN: rounding might make it infinite */
 }
 
 static int ascending(const void *left, const void *right) {
@@ -126,25 +141,44 @@ void pack_rows(int64_t threads, const float *latents, int64_t rows, int64_t n, c
         }
 }
 
+/* Adds a row of a slice times value to the sums of its W columns. */
+INLINE void add_row(int W, int bytes, lanes *sum, const void *row, float value) {
+    if (bytes == 4) {
+        for (int j = 0; j < W / LANES; j++) sum[j] += ((const lanes *)row)[j] * value;
+    } else {
+        for (int j = 0; j < W / LANES; j += 2) {
+            words pair = ((const words *)row)[j / 2];
+            sum[j] += (lanes)(pair << 16) * value;
+            sum[j + 1] += (lanes)(pair & 0xffff0000u) * value;
+        }
+    }
+}
+
+/* Copies the columns of a slice, of which the last one may have fewer than W. */
+INLINE void copy_columns(int W, void *to, const void *from, int64_t width) {
+    if (width == W)
+        memcpy(to, from, W * sizeof(float)); /* no call, since the size is known */
+    else
+        memcpy(to, from, width * sizeof(float));
+}
+
 /* One slice of the running sums over a row's rings: out[ring][row] = sum of values * table over the entries of the
  * rings up to it, plus what is there if there is something to add to. starts: (rows, rings + 1), where each ring of a
  * row begins and the last one ends. */
-#define DECODE(W)                                                                                                     \
-    static void decode_##W(const float *table, const int32_t *columns, const float *values, const int64_t *starts,    \
-                           int64_t rows, int64_t rings, int64_t add, float *out, int64_t d, int64_t width) {          \
-        for (int64_t r = 0; r < rows; r++) {                                                                          \
-            lanes sum[W / LANES] = {0};                                                                               \
-            if (add) memcpy(sum, out + r * d, width * sizeof(float));                                                 \
-            const int64_t *ends = starts + r * (rings + 1);                                                           \
-            for (int64_t ring = 0; ring < rings; ring++) {                                                            \
-                for (int64_t e = ends[ring]; e < ends[ring + 1]; e++) {                                               \
-                    const lanes *row = (const lanes *)(table + (int64_t)columns[e] * W);                              \
-                    for (int j = 0; j < W / LANES; j++) sum[j] += row[j] * values[e];                                 \
-                }                                                                                                     \
-                memcpy(out + (ring * rows + r) * d, sum, width * sizeof(float));                                      \
-            }                                                                                                         \
-        }                                                                                                             \
+INLINE void decode_slice(int W, int bytes, const char *table, const int32_t *columns, const float *values,
+                         const int64_t *starts, int64_t rows, int64_t rings, int64_t add, float *out, int64_t d,
+                         int64_t width) {
+    for (int64_t r = 0; r < rows; r++) {
+        lanes sum[MOST_COLUMNS / LANES] = {0};
+        if (add) copy_columns(W, sum, out + r * d, width);
+        const int64_t *ends = starts + r * (rings + 1);
+        for (int64_t ring = 0; ring < rings; ring++) {
+            for (int64_t e = ends[ring]; e < ends[ring + 1]; e++)
+                add_row(W, bytes, sum, table + (int64_t)columns[e] * W * bytes, values[e]);
+            copy_columns(W, out + (ring * rows + r) * d, sum, width);
+        }
     }
+}
 
 #define PAIRS(a, b, ...) (__builtin_shufflevector(a, b, __VA_ARGS__))
 
@@ -175,46 +209,62 @@ INLINE lanes summed(const lanes *v) {
 }
 #endif
 
-/* Adds one slice's share of <table row, right[row][ring]> to products, at every entry. */
-#define PRODUCTS(W)                                                                                                   \
-    INLINE lanes products_of_##W(const float *table, const int32_t *columns, int some, const lanes *other) {          \
-        lanes sums[LANES] = {0};                                                                                      \
-        for (int i = 0; i < some; i++)                                                                                \
-            for (int j = 0; j < W / LANES; j++)                                                                       \
-                sums[i] += ((const lanes *)(table + (int64_t)columns[i] * W))[j] * other[j];                          \
-        return summed(sums);                                                                                          \
-    }                                                                                                                 \
-    static void products_##W(const float *table, const int32_t *columns, float *products, const int64_t *starts,      \
-                             int64_t begin, int64_t end, int64_t rings, const float *right) {                         \
-        for (int64_t r = begin; r < end; r++) {                                                                       \
-            const int64_t *ends = starts + r * (rings + 1);                                                           \
-            for (int64_t ring = 0; ring < rings; ring++) {                                                            \
-                const lanes *other = (const lanes *)(right + (r * rings + ring) * W);                                 \
-                int64_t e = ends[ring];                                                                               \
-                for (; e + LANES <= ends[ring + 1]; e += LANES)                                                       \
-                    *(lanes *)(products + e) += products_of_##W(table, columns + e, LANES, other);                    \
-                int rest = (int)(ends[ring + 1] - e);                                                                 \
-                lanes last = products_of_##W(table, columns + e, rest, other);                                        \
-                for (int i = 0; i < rest; i++) products[e + i] += last[i];                                            \
-            }                                                                                                         \
-        }                                                                                                             \
+/* The product of two rows of slices, in parts that add up to it. */
+INLINE lanes product_in_lanes(int W, int bytes, const void *row, const void *other) {
+    lanes sum = {0};
+    if (bytes == 4) {
+        for (int j = 0; j < W / LANES; j++) sum += ((const lanes *)row)[j] * ((const lanes *)other)[j];
+        return sum;
     }
-
-static void add_at(float *out, int64_t n, const int32_t *columns, const float *values, const int64_t *starts,
-                   int64_t rings, int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++)
-        for (int64_t e = starts[r * (rings + 1)]; e < starts[r * (rings + 1) + rings]; e++)
-            out[r * n + columns[e]] += values[e];
+    for (int j = 0; j < W / LANES / 2; j++) {
+        words left = ((const words *)row)[j], right = ((const words *)other)[j];
+#if defined(__AVX512BF16__) && LANES == 16
+        sum = (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
+#else
+        sum += (lanes)(left << 16) * (lanes)(right << 16);
+        sum += (lanes)(left & 0xffff0000u) * (lanes)(right & 0xffff0000u);
+#endif
+    }
+    return sum;
 }
 
-DECODE(16) DECODE(32) DECODE(64)
-PRODUCTS(16) PRODUCTS(32) PRODUCTS(64)
+/* The products of some rows of a table, at most LANES, with another row. */
+INLINE lanes products_with(int W, int bytes, const char *table, const int32_t *columns, int some, const void *other) {
+    const lanes zeros = {0};
+    lanes sums[LANES];
+#pragma GCC unroll 16 /* else the sums are in memory */
+    for (int i = 0; i < LANES; i++)
+        sums[i] = i < some ? product_in_lanes(W, bytes, table + (int64_t)columns[i] * W * bytes, other) : zeros;
+    return summed(sums);
+}
 
-#define DISPATCH(name, W, ...)                                                                                        \
+/* Adds one slice's share of <table row, right[row][ring]> to products, at every entry. */
+INLINE void products_of_slice(int W, int bytes, const char *table, const int32_t *columns, float *products,
+                              const int64_t *starts, int64_t begin, int64_t end, int64_t rings, const char *right) {
+    for (int64_t r = begin; r < end; r++) {
+        const int64_t *ends = starts + r * (rings + 1);
+        for (int64_t ring = 0; ring < rings; ring++) {
+            const void *other = right + (r * rings + ring) * W * bytes;
+            int64_t e = ends[ring];
+            for (; e + LANES <= ends[ring + 1]; e += LANES)
+                *(lanes *)(products + e) += products_with(W, bytes, table, columns + e, LANES, other);
+            int rest = (int)(ends[ring + 1] - e);
+            if (!rest) continue;
+            lanes last = products_with(W, bytes, table, columns + e, rest, other);
+            for (int i = 0; i < rest; i++) products[e + i] += last[i];
+        }
+    }
+}
+
+/* Each width and type has a function of its own, in which they are constants. */
+#define DISPATCH(function, W, bytes, ...)                                                                             \
     do {                                                                                                              \
-        if (W == 64) name##_64(__VA_ARGS__);                                                                          \
-        if (W == 32) name##_32(__VA_ARGS__);                                                                          \
-        if (W == 16) name##_16(__VA_ARGS__);                                                                          \
+        if (bytes == 4 && W == 64) function(64, 4, __VA_ARGS__);                                                      \
+        if (bytes == 4 && W == 32) function(32, 4, __VA_ARGS__);                                                      \
+        if (bytes == 4 && W == 16) function(16, 4, __VA_ARGS__);                                                      \
+        if (bytes == 2 && W == 128) function(128, 2, __VA_ARGS__);                                                    \
+        if (bytes == 2 && W == 64) function(64, 2, __VA_ARGS__);                                                      \
+        if (bytes == 2 && W == 32) function(32, 2, __VA_ARGS__);                                                      \
     } while (0)
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -228,20 +278,37 @@ int64_t cache_bytes(void) {
 #endif
 }
 
-void decode(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
+/* Rounds a table (rings, rows, d) to bfloat16 and writes it in slices (slices, rows, rings, W). */
+void pair_columns(int64_t threads, int64_t W, const float *table, int64_t rings, int64_t rows, int64_t d,
+                  uint32_t *out) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t ring = 0; ring < rings; ring++)
+            for (int64_t first = 0; first < d; first += W) {
+                float block[MOST_COLUMNS] = {0};
+                memcpy(block, table + (ring * rows + r) * d + first, least(W, d - first) * sizeof *block);
+                uint32_t *pairs = out + ((first / W * rows + r) * rings + ring) * (W / 2);
+                for (int64_t j = 0; j < W; j += 2 * LANES)
+                    for (int64_t i = 0; i < LANES; i++)
+                        pairs[j / 2 + i] = bfloat16_of(block[j + i]) >> 16 |
+                                           (bfloat16_of(block[j + LANES + i]) & 0xffff0000u);
+            }
+}
+
+void decode(int64_t threads, int64_t W, int64_t bytes, const char *table, int64_t n, int64_t d, const int32_t *columns,
             const float *values, const int64_t *starts, int64_t rows, int64_t rings, int64_t add, float *out) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int64_t first = 0; first < d; first += W)
-        DISPATCH(decode, W, table + first * n, columns, values, starts, rows, rings, add, out + first, d,
-                 least(W, d - first));
+        DISPATCH(decode_slice, W, bytes, table + first * n * bytes, columns, values, starts, rows, rings, add,
+                 out + first, d, least(W, d - first));
 }
 
 /* Adds <row of the dictionary, right[row][ring]> to out[row] at the column of every entry; right is in slices too. The
  * slices are shared out among parts, each of which has its own sums, scratch being (parts, entries); rows are, among
  * the threads of a part. */
-void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int64_t d, const int32_t *columns,
-                  float *scratch, const int64_t *starts, int64_t rows, int64_t rings, const float *right, float *out,
-                  int64_t parts) {
+void add_products(int64_t threads, int64_t W, int64_t bytes, const char *table, int64_t n, int64_t d,
+                  const int32_t *columns, float *scratch, const int64_t *starts, int64_t rows, int64_t rings,
+                  const char *right, float *out, int64_t parts) {
     int64_t entries = starts[rows * (rings + 1) - 1];
     int64_t blocks = (threads + parts - 1) / parts, step = (rows + blocks - 1) / blocks;
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -252,13 +319,16 @@ void add_products(int64_t threads, int64_t W, const float *table, int64_t n, int
         int64_t from = starts[begin * (rings + 1)], to = starts[(end - 1) * (rings + 1) + rings];
         memset(sums + from, 0, (to - from) * sizeof *sums);
         for (int64_t first = part * W; first < d; first += parts * W)
-            DISPATCH(products, W, table + first * n, columns, sums, starts, begin, end, rings,
-                     right + first * rows * rings);
+            DISPATCH(products_of_slice, W, bytes, table + first * n * bytes, columns, sums, starts, begin, end, rings,
+                     right + first * rows * rings * bytes);
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t part = 0; part < parts; part++)
-            add_at(out, n, columns, scratch + part * entries, starts, rings, r, r + 1);
+        for (int64_t e = starts[r * (rings + 1)]; e < starts[r * (rings + 1) + rings]; e++) {
+            float sum = scratch[e];
+            for (int64_t part = 1; part < parts; part++) sum += scratch[part * entries + e];
+            out[r * n + columns[e]] += sum;
+        }
 }
 
 /* The entries of the rings column by column, in the order of row and ring: where each is, row * rings + ring, and its
@@ -300,5 +370,7 @@ int turn_entries(int64_t threads, int64_t n, const int32_t *columns, const float
 void add_entries(int64_t threads, int64_t n, const int32_t *columns, const float *values, const int64_t *starts,
                  int64_t rows, int64_t rings, float *out) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t r = 0; r < rows; r++) add_at(out, n, columns, values, starts, rings, r, r + 1);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t e = starts[r * (rings + 1)]; e < starts[r * (rings + 1) + rings]; e++)
+            out[r * n + columns[e]] += values[e];
 }

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from ..nested_topk import NMSE_EPSILON, soft_capped
-from .compiled_entries import WORKSPACE, CompiledEntries, Workspace
+from .compiled_entries import WORKSPACE, CompiledEntries, CompiledRings, Workspace
 from .compiler import compiled_library
-from .torch_entries import TorchEntries
+from .torch_entries import TorchEntries, TorchRings
 
 _CHUNK_ELEMENTS = 2**22
 """Number of entries of a scratch matrix: 16 MB in float32."""
-
-_LOW_PRECISION_SHARE = 2 / 3
-"""Factor by which a ring must be smaller if dense products, its alternative, are in bfloat16 (measured)."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +27,28 @@ class NestedLoss:
 
 
 def entries_for(
-    dictionary: torch.Tensor, rows: int, workspace: Workspace = WORKSPACE
+    dictionary: torch.Tensor, rows: int, workspace: Workspace = WORKSPACE, dtype: torch.dtype | None = None
 ) -> CompiledEntries | TorchEntries:
     """Make the object that ranks and looks up the entries of chunks of at most `rows` codes.
 
-    Tensors that it returns may lie in `workspace`, until the next chunk.
+    Tensors that it returns may lie in `workspace`, until the next chunk. `dtype` bfloat16 allows it to round what it
+    looks up, where that is faster.
     """
     library = compiled_library() if dictionary.dtype == torch.float32 else None
-    return CompiledEntries(library, dictionary, workspace) if library else TorchEntries(dictionary, rows)
+    if library is None:
+        return TorchEntries(dictionary, rows)
+    return CompiledEntries(library, dictionary, workspace, dtype or torch.float32)
 
 
 class NestedPass:
-    """One pass over a batch of detached tensors, with dense products in `product_dtype` if given."""
+    """One pass over a batch of detached tensors, with dense products in `product_dtype` if given.
 
-    def __init__(self, loss, with_gradients, product_dtype, normalized, pre_bias, encoder, latent_bias, decoder=None):
+    With `loss_only`, it keeps neither the code of the batch nor its reconstruction.
+    """
+
+    def __init__(
+        self, loss, with_gradients, product_dtype, loss_only, normalized, pre_bias, encoder, latent_bias, decoder=None
+    ):
         self.loss, self.with_gradients = loss, with_gradients
         self.product_dtype = product_dtype if normalized.dtype == torch.float32 else None
         self.u, self.pre_bias, self.encoder, self.latent_bias = normalized, pre_bias, encoder, latent_bias
@@ -55,6 +60,8 @@ class NestedPass:
         self.shares = torch.tensor(shares, dtype=normalized.dtype, device="cpu")
         self.level_losses = torch.zeros(len(loss.ks), dtype=torch.float64, device="cpu")
         self.l1 = torch.zeros((), dtype=torch.float64, device="cpu")
+        self.latents = None if loss_only else normalized.new_empty(self.rows, self.n)
+        self.reconstruction = None if loss_only else torch.empty_like(normalized)
         if with_gradients:
             self.grad_encoder = torch.zeros_like(encoder)
             self.grad_dictionary = torch.zeros_like(self.dictionary)
@@ -64,17 +71,16 @@ class NestedPass:
     def run(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss and the losses of the levels, and set `latents` and `reconstruction`."""
         x = self.u - self.pre_bias
-        code = self._product(x, self.encoder).add_(self.latent_bias).relu_()
-        self.latents = code if self.loss.soft_cap is None else soft_capped(code, self.loss.soft_cap)
-        self.reconstruction = torch.empty_like(x)
         step = min(self.rows, max(1, _CHUNK_ELEMENTS // self.n))
-        self.entries = entries_for(self.dictionary, step)
+        self.entries = entries_for(self.dictionary, step, dtype=self.product_dtype)
+        self.encoder_factor = self._factor("encoder", self.encoder)
+        self.dictionary_factor = self._factor("dictionary", self.dictionary)
         for start in range(0, self.rows, step):
-            chunk = slice(start, start + step)
-            self._chunk(x[chunk], self.u[chunk], code[chunk], self.latents[chunk], self.reconstruction[chunk])
+            self._chunk(slice(start, start + step), x[start : start + step])
         self.entries.close()
         del self.entries
-        self.reconstruction += self.pre_bias
+        if self.reconstruction is not None:
+            self.reconstruction += self.pre_bias
         level_losses = self.level_losses.to(self.u.dtype)
         value = self.shares.double() @ self.level_losses + self.loss.sparsity_coefficient * self.l1
         return value.to(self.u.dtype), level_losses
@@ -87,21 +93,35 @@ class NestedPass:
             return pre_bias, self.grad_encoder.add_(self.grad_dictionary.T), self.grad_latent_bias
         return pre_bias, self.grad_encoder, self.grad_latent_bias, self.grad_dictionary
 
-    def _chunk(self, x, u, code, latents, full) -> None:
+    def _chunk(self, chunk: slice, x: torch.Tensor) -> None:
+        u = self.u[chunk]
+        code, latents = self._encode(chunk, x)
         self.active = self.entries.rank(code, latents, self.loss.ks)
         sparse, short, dense, complete = self._sort_levels()
-        grad = _scratch("gradient", code).zero_() if self.with_gradients else None
 
+        full = _scratch("full", x) if self.reconstruction is None else self.reconstruction[chunk]
         decoded_sparsely = sparse and self.loss.ks[sparse[-1]] >= self.active.max()
         if not decoded_sparsely:
-            self._product(latents, self.dictionary, out=full)
-        if sparse:
-            self._sparse_levels(sparse, x, u, grad, full if decoded_sparsely else None)
-        full_gradient = None
+            factor = self._factor("latents", latents)
+            self._product(factor, self.dictionary_factor, out=full)
+        full_gradient, missing = None, []
         for level in complete:
             full_gradient = _plus(full_gradient, self._levels([level], x, u, full[None].clone())[0])
         for level in short:
-            full_gradient = _plus(full_gradient, self._short_level(level, x, u, full, grad))
+            missing.append(self._short_level(level, x, u, full))
+            full_gradient = _plus(full_gradient, missing[-1][1][0])
+        grad = _scratch("gradient", code) if self.with_gradients else None
+        if self.with_gradients and full_gradient is not None:
+            full_factor = self._factor("full_gradient", full_gradient)
+            self._product(full_factor, self.dictionary_factor.T, out=grad)
+            self._add_product_(self.grad_dictionary, factor.T, full_factor)
+        elif self.with_gradients:
+            grad.zero_()
+        if self.with_gradients:
+            for rings, gradient in missing:
+                rings.add_gradients_(-gradient, grad, self.grad_dictionary)
+        if sparse:
+            self._sparse_levels(sparse, x, u, grad, full if decoded_sparsely else None)
         for level in dense:
             self._dense_level(level, x, u, code, grad)
         if self.loss.sparsity_coefficient:
@@ -110,9 +130,6 @@ class NestedPass:
         if not self.with_gradients:
             return
 
-        if full_gradient is not None:
-            self._add_product_(grad, full_gradient, self.dictionary.T)
-            self._add_product_(self.grad_dictionary, latents.T, full_gradient)
         if self.loss.soft_cap is not None:  # d tanh
             share = latents / self.loss.soft_cap
             grad.mul_((1 - share) * (1 + share))
@@ -120,12 +137,19 @@ class NestedPass:
             grad.add_(self.loss.sparsity_coefficient / self.rows / norms)
         torch.ops.aten.threshold_backward.grad_input(grad, code, 0, grad_input=grad)  # of relu
         self.grad_latent_bias.add_(grad.sum(0))
-        self._add_product_(self.grad_encoder, x.T, grad)
+        self._add_product_(self.grad_encoder, self._factor("x", x).T, self._factor("gradient", grad))
+
+    def _encode(self, chunk: slice, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the code of a chunk before and after the cap."""
+        kept = _scratch("latents", x, self.n) if self.latents is None else self.latents[chunk]
+        capped = self.loss.soft_cap is not None
+        code = _scratch("code", kept) if capped else kept
+        self._product(self._factor("x", x), self.encoder_factor, out=code).add_(self.latent_bias).relu_()
+        return code, kept.copy_(soft_capped(code, self.loss.soft_cap)) if capped else code
 
     def _sort_levels(self) -> tuple[list[int], ...]:
         """Return the levels to divide into rings, those that lack few entries, those in between, and the full ones."""
-        cheaper = 1.0 if self.product_dtype is None else _LOW_PRECISION_SHARE
-        few = max(1.0, self.n * self.entries.sparse_share * cheaper)
+        few = max(1.0, self.n * self.entries.sparse_share)
         most, mean = self.active.max(), self.active.mean()
         sparse, short, dense, complete = [], [], [], []
         before = 0
@@ -141,17 +165,24 @@ class NestedPass:
             before = k
         return sparse, short, dense, complete
 
-    def _product(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    def _factor(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor as dense products take it, until the name is taken again."""
+        if self.product_dtype is None:
+            return tensor
+        return WORKSPACE.take(f"{name}_factor", *tensor.shape, dtype=self.product_dtype).copy_(tensor)
+
+    def _product(self, left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Write the product of two factors to `out`."""
         if self.product_dtype is None:
             return torch.mm(left, right, out=out)
-        product = left.to(self.product_dtype) @ right.to(self.product_dtype)
-        return product.to(left.dtype) if out is None else out.copy_(product)
+        low = WORKSPACE.take("product", len(left), right.shape[1], dtype=self.product_dtype)
+        return out.copy_(torch.mm(left, right, out=low))
 
     def _add_product_(self, out: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
         if self.product_dtype is None:
             out.addmm_(left, right)
         else:
-            out.add_(left.to(self.product_dtype) @ right.to(self.product_dtype))
+            out.add_(self._product(left, right, out=_scratch("product", out)))
 
     # -- the kinds of levels ---------------------------------------------------------------------------------------
 
@@ -168,20 +199,21 @@ class NestedPass:
                 gradients[place] += gradients[place + 1]
             rings.add_gradients_(gradients, grad, self.grad_dictionary)
 
-    def _short_level(self, level, x, u, full, grad) -> torch.Tensor | None:
+    def _short_level(self, level, x, u, full) -> tuple[CompiledRings | TorchRings, torch.Tensor]:
+        """Add a level that lacks few entries; return these, and the gradient by what the level decodes to."""
         missing = self.entries.rings([self.loss.ks[level], self.n])
-        gradient = self._levels([level], x, u, full - missing.decode())
-        if self.with_gradients:
-            missing.add_gradients_(-gradient, grad, self.grad_dictionary)
-        return gradient[0]
+        return missing, self._levels([level], x, u, full - missing.decode())
 
     def _dense_level(self, level, x, u, code, grad) -> None:
         chosen = self.entries.top(self.loss.ks[level], out=_scratch("chosen", code))
-        gradient = self._levels([level], x, u, self._product(chosen, self.dictionary)[None])[0]
+        factor = self._factor("chosen", chosen)
+        decoded = self._product(factor, self.dictionary_factor, out=_scratch("level", x))
+        gradient = self._levels([level], x, u, decoded[None])[0]
         if not self.with_gradients:
             return
-        self._add_product_(self.grad_dictionary, chosen.T, gradient)
-        products = self._product(gradient, self.dictionary.T, out=_scratch("unmasked", code))
+        gradient = self._factor("level", gradient)
+        self._add_product_(self.grad_dictionary, factor.T, gradient)
+        products = self._product(gradient, self.dictionary_factor.T, out=_scratch("unmasked", code))
         grad.addcmul_(products, torch.ne(chosen, 0, out=chosen))
 
     def _levels(self, levels: list[int], x, u, decoded: torch.Tensor) -> torch.Tensor:
@@ -208,8 +240,8 @@ class NestedPass:
         return gradient
 
 
-def _scratch(name: str, like: torch.Tensor) -> torch.Tensor:
-    return WORKSPACE.take(name, *like.shape, dtype=like.dtype)
+def _scratch(name: str, like: torch.Tensor, columns: int | None = None) -> torch.Tensor:
+    return WORKSPACE.take(name, len(like), columns or like.shape[1], dtype=like.dtype)
 
 
 def _plus(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
