@@ -37,10 +37,11 @@ def problem(positive=0.5, ties=False, dtype=torch.float32, rows=13, tied=False):
     u[min(2, rows - 1)] = 0  # divides by the epsilon
     encoder, decoder = normal(D, N) / math.sqrt(D), normal(N, D) / math.sqrt(D)
     shift = torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(1 - positive)).item()
-    latent_bias = normal(N) * 0.1 - shift
-    if ties:
+    latent_bias, pre_bias = normal(N) * 0.1 - shift, normal(D) * 0.1
+    if ties:  # of numbers whose products and sums are exact, in whatever order and chunks they are added
+        u, pre_bias, encoder = (u * 8).round() / 8, (pre_bias * 8).round() / 8, (encoder * 64).round() / 64
         encoder[:, ::3], latent_bias[::3] = encoder[:, 1::3], latent_bias[1::3]
-    return u, [normal(D) * 0.1, encoder, latent_bias, *([] if tied else [decoder])]
+    return u, [pre_bias, encoder, latent_bias, *([] if tied else [decoder])]
 
 
 def outcome(function, loss, u, parameters):
@@ -91,14 +92,9 @@ def test_loss_and_gradients_equal_the_reference(dtype, kind, positive, ties, chu
             assert relative_error(eager[place], want) < tolerance, (tied, soft_cap, place)
         only = outcome(partial(fused_nested_loss.fused_nested_loss, loss_only=True), loss, u, parameters)
         assert only[2] is only[3] is None, "neither code nor reconstruction"
-        for place in (
-            0,
-            1,
-            *range(4, len(fused)),
-        ):  # loss, levels and gradients; what was returned before stays as it is
-            assert torch.equal(only[place], fused[place]), (tied, soft_cap, place)
-        for place in (2, 3):
-            assert relative_error(fused[place], expected[place]) < tolerance, (tied, soft_cap, place)
+        for place, want in enumerate(expected):  # and what was returned before is as it was
+            assert place in (2, 3) or relative_error(only[place], want) < tolerance, (tied, soft_cap, place)
+            assert relative_error(fused[place], want) < tolerance, (tied, soft_cap, place)
 
 
 def test_every_kind_of_level_is_met(monkeypatch):
