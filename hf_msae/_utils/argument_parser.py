@@ -154,7 +154,8 @@ class MSAEArgumentParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Show the message without the usage, and end the process."""
-        self.exit(2, f"{self.prog}: error: {self.context}{message}\n(--help explains every flag)\n")
+        context = "" if self.context and message.startswith(self.context.rstrip(": ")) else self.context
+        self.exit(2, f"{self.prog}: error: {context}{message}\n(--help explains every flag)\n")
 
     @contextmanager
     def reporting_errors(self) -> Iterator[None]:
@@ -166,6 +167,8 @@ class MSAEArgumentParser(HfArgumentParser):
         warnings.formatwarning = lambda message, *_, **__: f"{self.prog}: warning: {message}\n"
         try:
             yield
+        except BrokenPipeError:  # nobody reads the output any more: no error of the input
+            raise
         except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
             self.exit(1, f"{self.prog}: error: {self.context}{error}\n")
         except HTTPError as error:  # one that huggingface_hub passes on, such as a proxy's refusal

@@ -57,6 +57,14 @@ def remarks(source: str, columns: Sequence[str]) -> list[str]:
             f"the folders of {source} give no labels, since the pictures lie at different depths (in {min(depths)} to "
             f"{max(depths)} folders): give each label a folder, or write the labels to a metadata.csv"
         )
+    folders = {file.parts[:-1] for file in pictures}
+    if not is_described and len(depths) == 1 < len(folders) and len({each[-1] for each in folders}) == 1:
+        if not are_splits(folders):
+            found.append(
+                f"the folders of {source} give no labels, since the pictures lie in folders that are all called "
+                f"{next(iter(folders))[-1]}: give each label a folder with pictures in it, or write the labels to a "
+                "metadata.csv"
+            )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from importlib import import_module
 
@@ -60,4 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         near = difflib.get_close_matches(name, _COMMANDS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         sys.exit(f"hf-msae: there is no command {name!r}{hint}\n\n{usage()}")
-    import_module(f".{name.replace('-', '_')}", __package__).main(rest)
+    try:
+        import_module(f".{name.replace('-', '_')}", __package__).main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the output, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written at exit
+        sys.exit(128 + 13)  # as if SIGPIPE had ended the process

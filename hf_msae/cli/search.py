@@ -140,6 +140,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = index.shared(args.row, args.shared_with)
         elif wanted:
             found = index.by_concepts(wanted, args.top)
+            if max(wanted.values()) > 0:  # else rows without the concepts are what is searched for
+                found = found[found["score"] > 0]
+                if found.empty:
+                    raise ValueError(f"no row of {embeddings.source} shows {' '.join(args.find)}: search for less")
         elif edits:
             found = index.by_edit(query, edits, args.edit_mode, args.top, approximate=args.approximate)
         else:

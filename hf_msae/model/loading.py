@@ -262,7 +262,10 @@ def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSErr
     if all(re.fullmatch(r"checkpoint-\d+", each) for each in found):
         return OSError(
             f"{name} holds the checkpoints of a run that has not ended: train with --resume_from_checkpoint last "
-            f"to end it, or give subfolder= one of {', '.join(found)}"
+            f"to end it, or give subfolder= (--subfolder) one of {', '.join(found)}"
         )
     some = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-    return OSError(f"{name} has no model at its root, but {len(found)} in subfolders: give subfolder= one of {some}")
+    way_out = f"give subfolder= (--subfolder) one of {some}"
+    if Path(name).expanduser().is_dir():
+        way_out += f", or name the folder itself: {Path(name) / found[0]}"
+    return OSError(f"{name} has no model at its root, but {len(found)} in subfolders: {way_out}")

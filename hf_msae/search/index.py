@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
+from transformers.utils import logging
 
 from .._utils.deprecation import renamed_arguments, warn_renamed
 from .._utils.fingerprint import accepted_fingerprints
@@ -34,6 +35,8 @@ from .ranking import best_table, rank_changes
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
     from ..model.modeling_msae import MSAEModel
+
+logger = logging.get_logger(__name__)
 
 _SEGMENT_ROWS = 2**18
 _CHECKED_ROWS = 16  # of each segment, when an index is opened
@@ -68,6 +71,16 @@ class ConceptIndex:
         msae: MSAEModel,
         embeddings: Embeddings,
         concepts: ConceptTable | None = None,
+    ) -> None:
+        self._open(folder, msae, embeddings, concepts)
+        if len(self) < len(self.embeddings):
+            logger.warning(
+                f"{self.folder} holds {len(self)} of the {len(self.embeddings)} rows of {self.embeddings.source}, and "
+                "others are not found: ConceptIndex.build adds them"
+            )
+
+    def _open(
+        self, folder: str | os.PathLike, msae: MSAEModel, embeddings: Embeddings, concepts: ConceptTable | None
     ) -> None:
         self.folder = Path(folder).expanduser()
         self.msae, self.concepts = msae.eval(), concepts
@@ -140,7 +153,7 @@ class ConceptIndex:
             raise ValueError(f"codes have {len(codes)} rows of {codes.k}, but {len(embeddings)} of k={k} are needed")
         metadata = IndexMetadata.to_continue(folder, msae, k)
         if 0 < sum(metadata.segments) < len(embeddings):
-            cls(folder, msae, embeddings)  # checks that the rows there are the first of these
+            cls.__new__(cls)._open(folder, msae, embeddings, None)  # checks that its rows are the first of these
         with claimed_folder(folder, metadata):
             for done in range(sum(metadata.segments), len(embeddings), _SEGMENT_ROWS):
                 rows = range(done, min(done + _SEGMENT_ROWS, len(embeddings)))

@@ -90,6 +90,14 @@ def test_what_is_left_out_of_a_folder_is_said(pictures, tmp_path):
         assert len(extract(pictures, tmp_path / "out")) == 10
     said = " ".join(str(each.message) for each in warned)
     assert "2 .svg, 1 .heic" in said and "in 1 to 2 folders" in said and "metadata.csv" in said
+    for file in (pictures / "b").iterdir():  # now the folders that hold pictures have one name
+        (pictures / "b" / "x").mkdir(exist_ok=True)
+        if file.suffix == ".png":
+            file.rename(pictures / "b" / "x" / file.name)
+    (said,) = (each for each in remarks(str(pictures), ["image"]) if "labels" in each)
+    assert "all called x" in said and "metadata.csv" in said
+    for file in (pictures / "b" / "x").iterdir():
+        file.rename(pictures / "b" / file.name)
     for file in (pictures / "a" / "x").iterdir():  # now every folder is a label
         file.rename(pictures / "a" / file.name)
     for file in (*pictures.rglob("*.[sS][vV][gG]"), pictures / "IMG_1.HEIC"):

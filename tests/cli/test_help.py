@@ -72,3 +72,20 @@ def test_commands_that_open_the_same_have_the_same_flags(shown):
     assert {
         command for command, found in flags.items() if ("--backbone" in found) != ("--allow_other_backbone" in found)
     } == free
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pipe that can be closed")
+def test_a_reader_may_have_enough():
+    """Such as `hf-msae released | head`."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_msae.cli", "released"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

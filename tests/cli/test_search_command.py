@@ -76,6 +76,16 @@ def test_by_concepts_and_by_edit(place, search, index):
     assert [each["rank_change"] for each in found] == expected["rank_change"].tolist()
 
 
+def test_only_rows_that_show_a_concept_are_found(search, index):
+    active = {each: len(index.by_concepts({each: 1.0}, 10**6).query("score > 0")) for each in range(64)}
+    rarest = min(active, key=lambda each: active[each] or 10**6)
+    assert 0 < active[rarest] < len(index)
+    found, _ = search("--find", f"latent:{rarest}", "--top", str(len(index)))
+    assert len(found) == active[rarest]
+    without, _ = search("--find", f"latent:{rarest}=-1", "--top", "5")
+    assert [each["score"] for each in without] == [0] * 5, "which is all that was asked for"
+
+
 def test_what_two_rows_share(search, index):
     found, _ = search("--row", "4", "--shared_with", "7")
     assert [each["latent"] for each in found] == index.shared(4, 7)["latent"].tolist()

@@ -12,6 +12,7 @@ import hf_msae
 from hf_msae import MSAEConfig, MSAEModel
 from hf_msae.cli.released import main
 from hf_msae.hub.converters import FORMATS
+from hf_msae.hub.reading import opening
 from hf_msae.hub.reading.opening import concepts_beside, load_msae
 from hf_msae.hub.reading.registry import find_released, get_released
 from tests.stub_hub import Repo
@@ -96,7 +97,9 @@ def test_the_command_filters(capsys):
     assert {each["name"] for each in json.loads(capsys.readouterr().out)} == set(hf_msae.list_released().index)
 
 
-def test_the_authors_release_is_converted_from_the_hub_at_its_commit(at_hub, tmp_path, golden_tensors, golden_figures):
+def test_the_authors_release_is_converted_from_the_hub_at_its_commit(
+    at_hub, tmp_path, monkeypatch, golden_tensors, golden_figures
+):
     """Their repository, with a small model of theirs in the place of the listed one."""
     entry = get_released("msae-clip-vit-l14")
     state = {name.removeprefix("weights."): t for name, t in golden_tensors.items() if name.startswith("weights.")}
@@ -110,6 +113,12 @@ def test_the_authors_release_is_converted_from_the_hub_at_its_commit(at_hub, tmp
     smaller = replace(entry, d_in=32, num_latents=256, subfolder=small, sha256=sha256(golden).hexdigest())
     model = smaller.load()
     assert model.config.d_in == 32 and model.config.base_model_name_or_path == "openai/clip-vit-large-patch14"
+    monkeypatch.setattr(opening, "find_released", lambda name: smaller)
+    dtypes = {given: load_msae(smaller.name, dtype=given).dtype for given in (None, "auto", "bfloat16", torch.float64)}
+    assert list(dtypes.values()) == [torch.float32, torch.float32, torch.bfloat16, torch.float64]
+    for given in ({"revision": "main"}, {"subfolder": "other"}):
+        with pytest.raises(ValueError, match=f"msae-clip-vit-l14 .*{next(iter(given.values()))}"):
+            load_msae(smaller.name, **given)
     with pytest.raises(ValueError, match=f"expected {'0' * 64}: msae-clip-vit-l14"):
         replace(smaller, sha256="0" * 64).load()
     with pytest.raises(ValueError, match=r"d_in=32.*msae-clip-vit-l14 .*768"):

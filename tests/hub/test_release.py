@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -70,11 +71,13 @@ def test_a_model_from_memory_takes_everything_but_the_weights_from_its_run(at_hu
 
 
 def test_pictures_that_a_person_put_into_the_card_are_sent(published, run_folder):
-    pictures = "\n![a drawing](another.png) ![elsewhere](../secret.png)\n"
+    pictures = "\n![a drawing](another.png) ![elsewhere](../secret.png) ![a](<my drawing.png>) ![b](my%20other.png)\n"
+    for name in ("my drawing.png", "my other.png"):
+        shutil.copy(run_folder / "another.png", run_folder / name)
     (run_folder / "README.md").write_text(card_on_hub(published) + pictures)
     (run_folder.parent / "secret.png").write_bytes(b"secret")
     push_to_hub(run_folder, REPO)
-    assert set(files_of(published)) == SENT | {"another.png"}
+    assert set(files_of(published)) == SENT | {"another.png", "my drawing.png", "my other.png"}
 
 
 @pytest.mark.slow

@@ -251,6 +251,17 @@ def test_an_index_whose_build_was_interrupted_at_once_says_so(tmp_path):
     assert len(ConceptIndex.build(tmp_path, make_model(), X, K, progress=False)) == ROWS
 
 
+def test_an_index_of_some_of_the_rows_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(search, "_SEGMENT_ROWS", 70)
+    ConceptIndex.build(tmp_path, make_model(), X[:140].numpy(), K, progress=False)
+    assert len(ConceptIndex(tmp_path, make_model(), X)) == 140
+    assert f"140 of the {ROWS} rows" in caplog.text and "ConceptIndex.build" in caplog.text
+    caplog.clear()
+    assert len(ConceptIndex.build(tmp_path, make_model(), X, K, progress=False)) == ROWS
+    ConceptIndex(tmp_path, make_model(), X)
+    assert caplog.text == "", "neither while it is built, nor afterwards"
+
+
 @pytest.mark.parametrize("there", [0, 140])
 def test_refused_data_leave_no_half_index(tmp_path, monkeypatch, there):
     monkeypatch.setattr(search, "_SEGMENT_ROWS", 70)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from huggingface_hub import CommitOperationAdd
 from transformers.utils import logging
@@ -34,7 +35,7 @@ CARD = "README.md"
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 _RECORDS = ("training.json", "conversion.json")
 _LOG = "training_log.jsonl"
-_IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*?src=[\"']([^\"']+)[\"']")
+_IMAGE = re.compile(r"!\[[^\]]*\]\((?:<([^>\n]+)>|([^)\s]+))[^)]*\)|<img[^>]*?src=[\"']([^\"']+)[\"']")
 _EXAMPLE = re.compile(
     r'\b(VisionTextMSAE|AutoModel)\.from_pretrained\("(?P<model>[^"\n]+)"'
     r'(?:, (?:revision|subfolder|backbone)="[^"\n]+"|, strict=False)*\)'
@@ -201,8 +202,8 @@ def _public_line(file: Path, number: int, line: str) -> str:
 
 
 def pictures_of(card: str) -> set[str]:
-    """Relative paths of the pictures that a card shows."""
-    found = {markdown or html for markdown, html in _IMAGE.findall(card)}
+    """Relative paths of the pictures that a card shows, in which a space may be written as %20."""
+    found = {unquote("".join(ways)) for ways in _IMAGE.findall(card)}
     return {name.removeprefix("./") for name in found if "://" not in name and not name.startswith(("/", "data:"))}
 
 

@@ -36,10 +36,16 @@ def load_msae(
 
     dtype = torch.float32 if dtype is None else dtype
     released = find_released(name)
+    if released is not None and (revision or subfolder):
+        raise ValueError(
+            f"{name} is a released model, which has its revision and subfolder: leave out {revision or subfolder!r}, "
+            "or name the repository itself"
+        )
     if released is not None and released.place is not None:
         return released.load(dtype=dtype)
     if released is not None:
-        return released.load().to(dtype if isinstance(dtype, torch.dtype) else torch.float32)
+        model = released.load()
+        return model if dtype == "auto" else model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     name, is_local = str(name), Path(name).expanduser().exists()
     if not is_local and "/" not in name and not name.startswith((".", "~")):  # cannot be a Hub id
         raise OSError(f"{name!r} is neither a folder nor a released model; {hint_at_released(name)}")
