@@ -125,6 +125,20 @@ def test_any_levels_and_rows(ks, rows, relative_error):
         assert relative_error(got, want) < 1e-11
 
 
+@pytest.mark.parametrize("kind", ["mse", "cosine"])
+@pytest.mark.parametrize("ks", [(88, 89, 90), (3, 88, 89, 90), (50, 88, 89, 90)])
+def test_several_levels_that_lack_few_entries_without_one_that_lacks_none(ks, kind, monkeypatch, relative_error):
+    kinds, original = [], nested_pass.NestedPass._sort_levels
+    monkeypatch.setattr(nested_pass.NestedPass, "_sort_levels", lambda self: kinds.append(original(self)) or kinds[-1])
+    u, parameters = problem(0.99, dtype=torch.float64)
+    parameters[2] += 1
+    loss = NestedLoss(ks, (3.0, 2.0, 1.0, 4.0)[: len(ks)], kind)
+    fused = outcome(fused_nested_loss.fused_nested_loss, loss, u, parameters)
+    assert len(kinds[0][1]) > 1 and not kinds[0][3], "several short levels, none complete"
+    for got, want in zip(fused, outcome(reference, loss, u, parameters), strict=True):
+        assert relative_error(got, want) < 1e-11
+
+
 def test_nothing_active():
     u, parameters = problem()
     parameters[2] -= 100

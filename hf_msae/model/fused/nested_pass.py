@@ -108,8 +108,9 @@ class NestedPass:
         for level in complete:
             full_gradient = _plus(full_gradient, self._levels([level], x, u, full[None].clone())[0])
         for level in short:
-            missing.append(self._short_level(level, x, u, full))
-            full_gradient = _plus(full_gradient, missing[-1][1][0])
+            rings, gradient = self._short_level(level, x, u, full)
+            missing.append((rings, -gradient))  # a copy, since the sum may overwrite what it begins with
+            full_gradient = _plus(full_gradient, gradient[0])
         grad = _scratch("gradient", code) if self.with_gradients else None
         if self.with_gradients and full_gradient is not None:
             full_factor = self._factor("full_gradient", full_gradient)
@@ -119,7 +120,7 @@ class NestedPass:
             grad.zero_()
         if self.with_gradients:
             for rings, gradient in missing:
-                rings.add_gradients_(-gradient, grad, self.grad_dictionary)
+                rings.add_gradients_(gradient, grad, self.grad_dictionary)
         if sparse:
             self._sparse_levels(sparse, x, u, grad, full if decoded_sparsely else None)
         for level in dense:
