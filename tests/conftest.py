@@ -23,7 +23,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="hf_msae-cache-")
     os.environ["HF_HOME"] = str(Path(_CACHE.name) / "huggingface")
     os.environ["HF_MSAE_CACHE"] = str(Path(_CACHE.name) / "hf_msae")
-    for _variable in ("HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN_PATH"):  # else they win
+    _KINDS = ("HF_HUB", "HUGGINGFACE_HUB", "HF_ASSETS", "HUGGINGFACE_ASSETS", "HF_XET", "HF_DATASETS", "HF_EVALUATE")
+    for _variable in (*(f"{_kind}_CACHE" for _kind in _KINDS), "HF_TOKEN_PATH"):  # else they win
         os.environ.pop(_variable, None)
 
 import pytest  # noqa: E402

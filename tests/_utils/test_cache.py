@@ -1,6 +1,8 @@
 """Caches are kept where they can be written, and never stop a run."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +16,21 @@ def test_tests_leave_the_cache_of_the_user_alone():
     temporary = Path(tempfile.gettempdir())
     assert temporary in cache.cache_root().parents
     assert temporary in Path(constants.HF_HOME).parents
+
+
+def test_no_variable_of_the_user_leads_tests_elsewhere():
+    kinds = ("HF_HUB", "HUGGINGFACE_HUB", "HF_ASSETS", "HUGGINGFACE_ASSETS", "HF_XET")
+    program = """
+import tests.conftest
+from huggingface_hub import constants
+print(constants.HF_HOME, constants.HF_HUB_CACHE, constants.HF_ASSETS_CACHE, constants.HF_XET_CACHE)
+"""
+    env = {**os.environ, **{f"{kind}_CACHE": "/of/the/user" for kind in kinds}}
+    env.pop("PYTEST_XDIST_WORKER", None)
+    root = Path(__file__).parents[2]
+    printed = subprocess.check_output([sys.executable, "-c", program], cwd=root, env=env, text=True)
+    home, *others = printed.split()
+    assert all(other.startswith(home) for other in others), printed
 
 
 def test_the_cache_is_in_hf_home_or_where_the_variable_says(tmp_path, monkeypatch):
