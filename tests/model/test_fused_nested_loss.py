@@ -212,6 +212,23 @@ def test_a_model_gives_the_same_either_way(changes, relative_error):
         assert relative_error(got, want) < 1e-5
 
 
+def test_the_code_is_kept_only_if_something_needs_it(monkeypatch, relative_error):
+    model, x = model_and_batch()
+    dead = torch.arange(N) % 5 == 0
+    kept, original = [], nested_pass.NestedPass.run
+    monkeypatch.setattr(
+        nested_pass.NestedPass, "run", lambda self: kept.append(self.latents is not None) or original(self)
+    )
+    model(x, return_loss=True, loss_only=True)
+    model(x, return_loss=True)
+    got = model(x, return_loss=True, loss_only=True, dead_latents=dead)
+    assert kept == [False, True, True]
+    with nested_loss_implementation("eager"):
+        want = model(x, return_loss=True, loss_only=True, dead_latents=dead)
+    assert got.latents is got.reconstruction is None
+    assert relative_error(got.auxiliary_loss, want.auxiliary_loss) < 1e-5
+
+
 def test_where_it_is_taken(monkeypatch):
     model, x = model_and_batch()
     parameters = list(model.parameters())
@@ -248,6 +265,36 @@ def test_autocast_rounds_factors_of_products_alone(positive, chunk, relative_err
         assert got.dtype == torch.float32
         assert relative_error(got, want) < 2e-2
     assert relative_error(rounded[2], exact[2]) > 1e-5, "the code came out of a product in bfloat16"
+
+
+@pytest.mark.parametrize("positive", [0.2, 0.95])
+def test_compiled_lookups_under_autocast_round_the_dictionary(positive, monkeypatch):
+    if nested_pass.compiled_library() is None:
+        pytest.skip("without C functions, entries are looked up in float32")
+    monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset())
+    u, parameters = problem(positive)
+    found = []
+    for decoder in (parameters[3], parameters[3].bfloat16().float()):
+        with torch.autocast("cpu", torch.bfloat16):
+            given = [*parameters[:3], decoder]
+            found.append(outcome(fused_nested_loss.fused_nested_loss, NestedLoss(KS, WEIGHTS, "mse"), u, given))
+    for got, want in zip(*found, strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("kind", ["mse", "cosine"])
+def test_embeddings_may_lie_in_memory_in_any_order(kind, monkeypatch, relative_error):
+    monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset())
+    u, parameters = problem(0.95)
+    loss = NestedLoss((3, 40, 84, 87, N), (3.0, 2.0, 1.0, 4.0, 2.0), kind)
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            want, got = (
+                outcome(fused_nested_loss.fused_nested_loss, loss, each, parameters)
+                for each in (u, u.T.contiguous().T)
+            )
+        for place in range(len(want)):
+            assert relative_error(got[place], want[place]) < (1e-3 if low else 1e-5), (low, place)
 
 
 def test_embeddings_get_their_gradient():
