@@ -297,6 +297,18 @@ def test_embeddings_may_lie_in_memory_in_any_order(kind, monkeypatch, relative_e
             assert relative_error(got[place], want[place]) < (1e-3 if low else 1e-5), (low, place)
 
 
+@pytest.mark.parametrize("low", [False, True])
+def test_another_step_leaves_what_was_returned_as_it_was(low, monkeypatch):
+    monkeypatch.setattr(products, "_SLOW_DTYPES", frozenset())
+    u, parameters = problem(0.95)
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        loss = NestedLoss(KS, WEIGHTS, "mse", 1.3)
+        first = outcome(fused_nested_loss.fused_nested_loss, loss, u, parameters)
+        before = [each.detach().clone() for each in first]
+        outcome(fused_nested_loss.fused_nested_loss, loss, 2 * u, parameters)
+    assert all(map(torch.equal, first, before))
+
+
 def test_embeddings_get_their_gradient():
     model, x = model_and_batch()
     x.requires_grad_()
