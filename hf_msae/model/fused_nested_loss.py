@@ -89,7 +89,8 @@ def fused_nested_loss(
 
     Returns:
         The loss, the unweighted losses of the levels `(L,)`, the full code `(B, n)` after the cap, and its
-        reconstruction in normalized space `(B, d)`. With `loss_only`, the last two are None and take no memory.
+        reconstruction in normalized space `(B, d)`. With `loss_only`, the last two are None, and no more than a chunk
+        of the code is in memory at a time.
     """
     parameters = [p for p in (pre_bias, encoder, latent_bias, decoder) if p is not None]
     with_gradients = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)

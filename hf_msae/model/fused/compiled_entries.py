@@ -53,8 +53,8 @@ WORKSPACE = Workspace()
 def slice_width(n: int, d: int, threads: int, cache_bytes: int, dtype: torch.dtype = torch.float32) -> int:
     """Return the number of columns of a dictionary `(n, d)` to look up at once.
 
-    The rows of a slice are looked up in random order. 256 bytes of a row at once are fastest, unless half as many
-    bring a slice into a core's cache, or nearly so (measured); every thread needs a slice.
+    The rows of a slice are looked up in random order. Slices are 256 bytes wide; 128 if a core's cache holds no slice
+    of 256 but one of 128, or two thirds of one (measured); and narrower where a thread would have no slice.
     """
     wide, narrow, narrowest = (bytes_of_row // dtype.itemsize for bytes_of_row in (256, 128, 64))
     slice_bytes = 256 * n
@@ -139,7 +139,10 @@ class CompiledEntries:
         self._look_up("decode", right, self.rows * rings, places, turned, spans, 1, of_dictionary)
 
     def _sliced(self, name: str, table: torch.Tensor) -> torch.Tensor:
-        """Return `(rings, rows, d)` as slices `(slices, rows * rings, width)`, with zeros after the last column."""
+        """Return `(rings, rows, d)` as slices `(slices, rows * rings, width)`, with zeros after the last column.
+
+        In bfloat16, the columns of a slice are in the order of the pairs that `entries.c` describes.
+        """
         rings, rows, d = table.shape
         if self._dtype == torch.bfloat16:
             shape = -(-d // self._width), rows * rings, self._width

@@ -256,7 +256,7 @@ INLINE void products_of_slice(int W, int bytes, const char *table, const int32_t
     }
 }
 
-/* Each width and type has a function of its own, in which they are constants. */
+/* Each width and type that `slice_width` chooses has a function of its own, in which they are constants. */
 #define DISPATCH(function, W, bytes, ...)                                                                             \
     do {                                                                                                              \
         if (bytes == 4 && W == 64) function(64, 4, __VA_ARGS__);                                                      \
@@ -317,6 +317,7 @@ void add_products(int64_t threads, int64_t W, int64_t bytes, const char *table, 
         if (begin == end) continue;
         float *sums = scratch + part * entries;
         int64_t from = starts[begin * (rings + 1)], to = starts[(end - 1) * (rings + 1) + rings];
+        if (from == to) continue;
         memset(sums + from, 0, (to - from) * sizeof *sums);
         for (int64_t first = part * W; first < d; first += parts * W)
             DISPATCH(products_of_slice, W, bytes, table + first * n * bytes, columns, sums, starts, begin, end, rings,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..nested_topk import NMSE_EPSILON, soft_capped
@@ -95,15 +96,21 @@ class NestedPass:
 
     def _chunk(self, chunk: slice, x: torch.Tensor) -> None:
         u = self.u[chunk]
-        code, latents = self._encode(chunk, x)
-        self.active = self.entries.rank(code, latents, self.loss.ks)
+        x_factor = self._factor("x", x)
+        code, latents = self._encode(chunk, x_factor)
+        active, most = self.entries.rank(code, latents, self.loss.ks), self.loss.ks[-1]
+        self.active = np.minimum(active, most)  # in the largest level
         sparse, short, dense, complete = self._sort_levels()
 
-        full = _scratch("full", x) if self.reconstruction is None else self.reconstruction[chunk]
-        decoded_sparsely = sparse and self.loss.ks[sparse[-1]] >= self.active.max()
-        if not decoded_sparsely:
-            factor = self._factor("latents", latents)
-            self._product(factor, self.dictionary_factor, out=full)
+        has_more, whole = active.max() > most, None if self.reconstruction is None else self.reconstruction[chunk]
+        if has_more and whole is not None:
+            self._product(self._factor("latents", latents), self.dictionary_factor, out=whole)
+            whole = None  # no level decodes to it
+        if short or dense or complete:
+            # What is in no level must have a gradient of exactly 0: rounding errors would be taken for one.
+            kept = self.entries.top(most, out=_scratch("kept", code)) if has_more else latents
+            factor = self._factor("latents", kept)
+            full = self._product(factor, self.dictionary_factor, out=_scratch("full", x) if whole is None else whole)
         full_gradient, missing = None, []
         for level in complete:
             full_gradient = _plus(full_gradient, self._levels([level], x, u, full[None].clone())[0])
@@ -115,6 +122,8 @@ class NestedPass:
         if self.with_gradients and full_gradient is not None:
             full_factor = self._factor("full_gradient", full_gradient)
             self._product(full_factor, self.dictionary_factor.T, out=grad)
+            if has_more:
+                torch.ops.aten.threshold_backward.grad_input(grad, kept, 0, grad_input=grad)
             self._add_product_(self.grad_dictionary, factor.T, full_factor)
         elif self.with_gradients:
             grad.zero_()
@@ -122,7 +131,7 @@ class NestedPass:
             for rings, gradient in missing:
                 rings.add_gradients_(gradient, grad, self.grad_dictionary)
         if sparse:
-            self._sparse_levels(sparse, x, u, grad, full if decoded_sparsely else None)
+            self._sparse_levels(sparse, x, u, grad, None if short or dense or complete else whole)
         for level in dense:
             self._dense_level(level, x, u, code, grad)
         if self.loss.sparsity_coefficient:
@@ -138,14 +147,15 @@ class NestedPass:
             grad.add_(self.loss.sparsity_coefficient / self.rows / norms)
         torch.ops.aten.threshold_backward.grad_input(grad, code, 0, grad_input=grad)  # of relu
         self.grad_latent_bias.add_(grad.sum(0))
-        self._add_product_(self.grad_encoder, self._factor("x", x).T, self._factor("gradient", grad))
+        self._add_product_(self.grad_encoder, x_factor.T, self._factor("gradient", grad))
 
-    def _encode(self, chunk: slice, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _encode(self, chunk: slice, x_factor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the code of a chunk before and after the cap."""
-        kept = _scratch("latents", x, self.n) if self.latents is None else self.latents[chunk]
+        like = self.u[chunk]
+        kept = _scratch("latents", like, self.n) if self.latents is None else self.latents[chunk]
         capped = self.loss.soft_cap is not None
         code = _scratch("code", kept) if capped else kept
-        self._product(self._factor("x", x), self.encoder_factor, out=code).add_(self.latent_bias).relu_()
+        self._product(x_factor, self.encoder_factor, out=code).add_(self.latent_bias).relu_()
         return code, kept.copy_(soft_capped(code, self.loss.soft_cap)) if capped else code
 
     def _sort_levels(self) -> tuple[list[int], ...]:
@@ -202,7 +212,7 @@ class NestedPass:
 
     def _short_level(self, level, x, u, full) -> tuple[CompiledRings | TorchRings, torch.Tensor]:
         """Add a level that lacks few entries; return these, and the gradient by what the level decodes to."""
-        missing = self.entries.rings([self.loss.ks[level], self.n])
+        missing = self.entries.rings([self.loss.ks[level], self.loss.ks[-1]])
         return missing, self._levels([level], x, u, full - missing.decode())
 
     def _dense_level(self, level, x, u, code, grad) -> None:
