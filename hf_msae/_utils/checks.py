@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any
 
@@ -18,3 +19,14 @@ def check_integers(**limits: tuple[Any, int]) -> None:
     for name, (value, least) in limits.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def check_several(what: str, **given: Any) -> None:
+    """Raise ValueError for an argument that is one text, whose letters would be taken for several, or no iterable.
+
+    Example:
+        >>> check_several("latents", indices=indices)
+    """
+    for name, value in given.items():
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise ValueError(f"{name} must be several {what}, got {value!r}: pass [{value!r}]")

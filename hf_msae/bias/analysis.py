@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .._utils.checks import check_integers
+from .._utils.checks import check_integers, check_several
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from .._utils.wording import counted, marked
@@ -110,6 +110,7 @@ def bias_report(
     if indices is None:
         chosen = _default_latents(msae, embeddings, concepts)
     else:
+        check_several("latents", indices=indices)
         chosen = np.unique([latent_of(key, n, concepts) for key in indices]).astype(np.int64)
     if not len(chosen):
         raise ValueError("there is no latent to test: choose at least one by name or number")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .._utils.tensors import as_tensor
 from .._utils.wording import shortened
 from ..metrics.levels import own_levels
 from ..statistics import Result
@@ -141,7 +142,7 @@ class ConceptShares(NamedTuple):
 
 
 @torch.no_grad()
-def concept_shares(msae: MSAEModel, embedding: torch.Tensor, k: int | None = None) -> ConceptShares:
+def concept_shares(msae: MSAEModel, embedding: torch.Tensor | np.ndarray, k: int | None = None) -> ConceptShares:
     """Divide a raw embedding (d,) among the concepts of its code.
 
     With c = x - mean the centered embedding and x = sum_j z_j d_j + b + mean + e in raw space (b the model's bias, e
@@ -158,7 +159,7 @@ def concept_shares(msae: MSAEModel, embedding: torch.Tensor, k: int | None = Non
 @torch.no_grad()
 def explain_embedding(
     msae: MSAEModel,
-    embedding: torch.Tensor,
+    embedding: torch.Tensor | np.ndarray,
     concepts: ConceptTable | None = None,
     top: int = 10,
     k: int | None = None,
@@ -215,8 +216,8 @@ def explain_embedding(
 @torch.no_grad()
 def explain_similarity(
     msae: MSAEModel,
-    embedding: torch.Tensor,
-    other: torch.Tensor,
+    embedding: torch.Tensor | np.ndarray,
+    other: torch.Tensor | np.ndarray,
     concepts: ConceptTable | None = None,
     both: bool = False,
     k: int | None = None,
@@ -273,10 +274,10 @@ class _Split(NamedTuple):
     residual: torch.Tensor  # (d,)
 
 
-def _split(msae: MSAEModel, embedding: torch.Tensor, k: int | None) -> _Split:
+def _split(msae: MSAEModel, embedding: torch.Tensor | np.ndarray, k: int | None) -> _Split:
+    embedding = as_tensor(embedding).to(msae.device)
     if embedding.shape != (msae.config.d_in,):
         raise ValueError(f"an embedding has shape ({msae.config.d_in},), got {tuple(embedding.shape)}")
-    embedding = embedding.to(msae.device)
     k = msae.family.default_k(msae.config) if k is None else k
     values, ranked = (found[0] for found in msae.encode_topk(embedding[None], k))
     is_active = values > 0

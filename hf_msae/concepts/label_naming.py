@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .._utils.checks import check_integers, check_several
 from .._utils.fingerprint import model_fingerprint
 from ..statistics import auroc_interval, benjamini_hochberg
 from .codes import Embeddings, open_embeddings
@@ -76,6 +77,11 @@ def name_by_labels(
         ValueError: There is no such column or it holds something else, no label has 10 rows with it and 10 without it
             in each half, or the embeddings are of tokens.
     """
+    check_several("columns", columns=columns)
+    columns = [str(column) for column in columns]
+    if not columns:
+        raise ValueError("there is no column to read labels from: name at least one")
+    check_integers(seed=(seed, 0))
     embeddings = open_embeddings(msae, embeddings)
     if embeddings.has_tokens:
         raise ValueError(f"labels are of whole rows, but {embeddings.source} has several embeddings per row")
@@ -115,12 +121,12 @@ def name_by_labels(
     frame = table.frame.assign(label=label, polarity=found["polarity"].astype(np.int8))
     provenance = {
         "evidence": "labels",
-        "label_columns": list(columns),
+        "label_columns": columns,
         "labels": [each.name for each in labels],
         "left_out": left_out,
         "rows": len(rows),
         "model_sha256": model_fingerprint(msae),
-        "seed": seed,
+        "seed": int(seed),
     }
     return ConceptTable(frame, provenance)
 

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments
 from .._utils.fingerprint import model_fingerprint
 from ..statistics import benjamini_hochberg, null_p_values
@@ -96,6 +97,8 @@ def name_latents(
     """
     embeds = check_vocabulary_embeds(msae, vocabulary, vocabulary_embeds)
     check_options(vocabulary, center, direction, ratio_over, null, null_samples)
+    check_integers(seed=(seed, 0))
+    seed = int(seed)  # neither torch nor JSON takes numpy's integers
     if center:
         embeds = embeds - embeds.mean(0)
     dictionary = msae.dictionary.detach().float()

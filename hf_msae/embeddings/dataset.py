@@ -88,6 +88,7 @@ class EmbeddingDataset(torch_data.Dataset):
             indices = indices.astype(np.int64)
         if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
             raise TypeError(f"rows must be a flat list of integers, got {indices.dtype} of shape {indices.shape}")
+        indices = indices.astype(np.int64)  # the number of rows may not fit into a smaller type
         outside = (indices < -len(self)) | (indices >= len(self))
         if outside.any():
             raise IndexError(f"row {indices[outside][0]} is out of range: {self.source} has {len(self)} rows")
@@ -242,7 +243,6 @@ class EmbeddingDataset(torch_data.Dataset):
 
     def _gather(self, rows: np.ndarray) -> torch.Tensor:
         """Copy any rows of the stored table."""
-        rows = rows.astype(np.int64, copy=False)  # torch would take uint8 for a mask
         chunks = np.searchsorted(self._starts, rows, side="right") - 1
         if self._spread is not None:
             return torch.from_numpy(self._spread.rows(chunks, rows - self._starts[chunks])).float()

@@ -245,13 +245,15 @@ def number_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return class numbers (N,) and class names of labels that are numbers (-1: unknown) or names.
 
-    A name that is None or NaN, as pandas writes missing ones, is unknown.
+    A label that is None, NaN or pd.NA, as pandas writes missing ones, is unknown.
     """
     given, labels = labels, np.asarray(labels)
     if labels.dtype.kind == "U" and not hasattr(given, "dtype"):  # a NaN in a list has become the name "nan"
         labels = np.asarray(given, dtype=object)
     if labels.ndim != 1 or labels.dtype.kind in "fc":
         raise ValueError(f"labels must be a flat list of class numbers or names, got {labels.dtype} {labels.shape}")
+    if labels.dtype == object and pd.api.types.infer_dtype(labels) in ("boolean", "integer"):  # pandas' types with NA
+        labels = np.where(pd.isna(labels), -1, labels).astype(np.int64)
     if labels.dtype.kind in "iub":
         numbers = labels.astype(np.int64)
         names = tuple(map(str, range(int(numbers.max(initial=-1)) + 1) if classes is None else classes))

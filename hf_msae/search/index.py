@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .._utils.deprecation import renamed_arguments, warn_renamed
 from .._utils.fingerprint import accepted_fingerprints
+from .._utils.tensors import as_tensor
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
 from ..concepts.editing import LatentEdit, edit_embeddings, values_of_latents
@@ -148,7 +149,7 @@ class ConceptIndex:
         """
         folder = Path(folder).expanduser()
         embeddings = open_embeddings(msae, embeddings)
-        check_k(k, msae.config)
+        k = check_k(k, msae.config)
         if codes is not None and (codes.k < k or len(codes) != len(embeddings)):
             raise ValueError(f"codes have {len(codes)} rows of {codes.k}, but {len(embeddings)} of k={k} are needed")
         metadata = IndexMetadata.to_continue(folder, msae, k)
@@ -189,7 +190,9 @@ class ConceptIndex:
             f"ConceptIndex({str(self.folder)!r}, {len(self)} rows of {self.embeddings.source}, k={self._metadata.k})"
         )
 
-    def by_embedding(self, embedding: torch.Tensor, top: int = 10, approximate: bool = False) -> pd.DataFrame:
+    def by_embedding(
+        self, embedding: torch.Tensor | np.ndarray, top: int = 10, approximate: bool = False
+    ) -> pd.DataFrame:
         """Find the rows with the highest cosine to a raw embedding (d,) of an image or text: row, similarity.
 
         An approximate search may miss a few of them and return the next best; the similarities are exact.
@@ -220,7 +223,7 @@ class ConceptIndex:
 
     def by_edit(
         self,
-        embedding: torch.Tensor,
+        embedding: torch.Tensor | np.ndarray,
         edits: Mapping[int | str, float],
         mode: str = "scale",
         top: int = 10,
@@ -239,11 +242,16 @@ class ConceptIndex:
             What `by_change` returns.
         """
         edit = LatentEdit.of(edits, self._metadata.num_latents, self.concepts, mode)
+        embedding = as_tensor(embedding)
         changed = edit_embeddings(self.msae, embedding[None].to(self.msae.device), [edit])
         return self.by_change(embedding, embedding if changed is None else changed[0], top, approximate)
 
     def by_change(
-        self, embedding: torch.Tensor, changed: torch.Tensor, top: int = 10, approximate: bool = False
+        self,
+        embedding: torch.Tensor | np.ndarray,
+        changed: torch.Tensor | np.ndarray,
+        top: int = 10,
+        approximate: bool = False,
     ) -> pd.DataFrame:
         """Find rows like an embedding that was changed in any way, such as by `hf_msae.steering.Edit.remove`.
 
@@ -294,8 +302,9 @@ class ConceptIndex:
         weaker = both[["activation", "activation_other"]].min(axis=1)
         return both.loc[weaker.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)
 
-    def _query(self, embedding: torch.Tensor) -> torch.Tensor:
+    def _query(self, embedding: torch.Tensor | np.ndarray) -> torch.Tensor:
         """Return an embedding scaled to unit length."""
+        embedding = as_tensor(embedding)
         if embedding.shape != (self._metadata.width,):
             raise ValueError(f"an embedding has shape ({self._metadata.width},), got {tuple(embedding.shape)}")
         query = torch.nn.functional.normalize(embedding.detach().float().cpu(), dim=0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from .._utils import tensors
 
 if TYPE_CHECKING:
     from ..embeddings import EmbeddingDataset
@@ -60,6 +63,7 @@ def check_others(others: np.ndarray | torch.Tensor | None, num_rows: int) -> np.
 
 def as_array(X: np.ndarray | torch.Tensor | EmbeddingDataset) -> np.ndarray:
     """Return embeddings as a float64 array (n, d)."""
+    _refuse_sources(X)
     if not isinstance(X, np.ndarray | torch.Tensor):
         X = X[:]
     values = X.detach().double().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X, dtype=np.float64)
@@ -75,7 +79,8 @@ def as_tensor(X: np.ndarray | torch.Tensor | EmbeddingDataset, width: int, whose
     if not isinstance(X, torch.Tensor):
         X = X[:] if is_opened(X) else X
         if not isinstance(X, torch.Tensor):  # tensors can be written to, and the features of a task cannot
-            X = torch.from_numpy(np.require(X, requirements=("C", "W")))
+            _refuse_sources(X)
+            X = tensors.as_tensor(np.require(X, requirements=("C", "W")))
     if not X.is_floating_point() or not X.ndim or X.shape[-1] != width:
         raise ValueError(
             f"{whose} is for floating-point embeddings (..., {width}), but got {X.dtype} of shape {tuple(X.shape)}"
@@ -88,6 +93,14 @@ def as_tensor(X: np.ndarray | torch.Tensor | EmbeddingDataset, width: int, whose
 def is_opened(X: object) -> bool:
     """Return whether these are opened embeddings, which say where they are from, and not an array."""
     return hasattr(X, "provenance")
+
+
+def _refuse_sources(X: object) -> None:
+    """Refuse what embeddings are opened from, such as a path."""
+    if isinstance(X, str | os.PathLike | dict) or hasattr(X, "column_names"):
+        raise TypeError(
+            f"embeddings are an array, a tensor or opened embeddings, got {type(X).__name__}: pass load_embeddings(...)"
+        )
 
 
 def _refuse_infinite(finite: np.ndarray) -> None:

@@ -318,6 +318,8 @@ def test_what_is_refused(world):
         ({"num_samples": 0}, "num_samples.*2.*0"),
         ({"alpha": 1.5}, "alpha.*1.5"),
         ({"indices": []}, "at least one"),
+        ({"indices": "12"}, r"indices.*'12'.*pass \['12'\]"),  # not the latents 1 and 2
+        ({"indices": 12}, r"indices.*12: pass \[12\]"),
         ({"indices": range(55)}, "only 5 latents.*55"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -50,6 +50,12 @@ def test_parts_add_up_to_the_cosine(msae, both, k):
     assert (found.frame["name"] == "n" + found.frame["latent"].astype(str)).all()
 
 
+def test_arrays_are_explained(msae):
+    x, y = random_embeddings()
+    assert explain_embedding(msae, x.numpy()).frame.equals(explain_embedding(msae, x).frame)
+    assert explain_similarity(msae, x.numpy(), y.tolist()).frame.equals(explain_similarity(msae, x, y).frame)
+
+
 def test_each_part_is_what_it_is_called(msae):
     x, y = random_embeddings()
     lengths = (x.norm() * y.norm()).double()

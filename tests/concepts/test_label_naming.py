@@ -149,7 +149,18 @@ def test_chunks_do_not_change_the_result(msae, data, monkeypatch):
     assert name_by_labels(msae, data, ["flag", "kind"], batch_size=70).frame.equals(whole)
 
 
+def test_the_table_says_which_columns_were_read(msae, data, tmp_path):
+    for columns in ((name for name in ["flag", "kind"]), np.array(["flag", "kind"])):
+        table = name_by_labels(msae, data, columns, seed=np.int64(1))
+        table.save(tmp_path / "concepts.parquet")
+        assert ConceptTable.load(tmp_path / "concepts.parquet").provenance["label_columns"] == ["flag", "kind"]
+
+
 def test_what_is_no_label_is_refused(msae, data, monkeypatch):
+    with pytest.raises(ValueError, match=r"columns.*'flag'.*pass \['flag'\]"):
+        name_by_labels(msae, data, "flag")
+    with pytest.raises(ValueError, match="no column"):
+        name_by_labels(msae, data, [])
     for column, pattern in (("amount", "'amount'.*float"), ("count", "'count'.*0, 1, 2"), ("typo", "'typo'.*flag")):
         with pytest.raises(ValueError, match=pattern):
             name_by_labels(msae, data, [column])

@@ -52,6 +52,14 @@ def test_similarities_equal_a_direct_computation(msae):
     assert torch.allclose(torch.tensor(table["similarity"].to_numpy()).float(), cosine.max(-1).values, atol=1e-5)
 
 
+def test_a_seed_of_numpy_is_a_seed(msae, tmp_path):
+    table = name_latents(msae, WORDS, planted(msae), null_samples=50, seed=np.int64(3))
+    assert table.frame.equals(name_latents(msae, WORDS, planted(msae), null_samples=50, seed=3).frame)
+    table.save(tmp_path / "concepts.parquet")
+    with pytest.raises(ValueError, match="seed.*-1"):
+        name_latents(msae, WORDS, planted(msae), seed=-1)
+
+
 def test_bad_embeddings_are_refused(msae):
     broken = torch.randn(4, 16)
     broken[2, 3] = torch.nan

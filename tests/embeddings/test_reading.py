@@ -227,3 +227,5 @@ def test_indices_of_every_integer_type_are_rows(dtype):
     table = np.arange(600, dtype=np.float32).reshape(200, 3)
     order = np.random.default_rng(0).permutation(200).astype(dtype)
     assert load_embeddings(table)[order].numpy().tolist() == table[order].tolist()
+    many = np.arange(2.0**16, dtype=np.float32)[:, None]  # more rows than the smaller types can count
+    assert load_embeddings(many)[order].numpy().tolist() == many[order].tolist()

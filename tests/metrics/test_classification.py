@@ -125,6 +125,16 @@ def test_labels_by_name_or_number():
         number_labels([0.0, float("nan")])
 
 
+def test_numbers_among_unknown_labels_are_numbers():
+    """Otherwise positive=1 would mean class 3, the second name, and -1 would be a class."""
+    for known in ([3, 1, -1], [True, False, True]):
+        numbers, names = number_labels(known)
+        found, classes = number_labels([None, *known])
+        assert (found.tolist(), classes) == ([-1, *numbers], names)
+    nullable = pd.Series([True, None, False], dtype="boolean")
+    assert number_labels(nullable)[0].tolist() == number_labels(nullable, ["0", "1"])[0].tolist() == [1, -1, 0]
+
+
 def test_what_is_refused():
     x, labels = clusters()
     with pytest.raises(ValueError, match="got 1"):

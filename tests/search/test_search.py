@@ -63,6 +63,14 @@ def test_by_embedding_is_the_cosine_of_every_row(index):
     assert len(index.by_embedding(query, top=10**6)) == ROWS
 
 
+def test_arrays_and_numbers_of_numpy_do(tmp_path):
+    index = ConceptIndex.build(tmp_path / "index", make_model(), X, np.int64(K), NAMES, progress=False)
+    for given in (X[0].numpy(), X[0].numpy().astype(">f4"), X[0].tolist()):
+        assert index.by_embedding(given).equals(index.by_embedding(X[0]))
+        assert index.by_edit(given, {"n3": 2.0}).equals(index.by_edit(X[0], {"n3": 2.0}))
+        assert index.by_change(given, X[1].numpy()).equals(index.by_change(X[0], X[1]))
+
+
 def test_by_concepts_is_the_weighted_sum_of_activations(index):
     codes = codes_of(index).numpy()
     typical = codes.sum(axis=0) / np.maximum((codes > 0).sum(axis=0), 1)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 
 from hf_msae.steering import METHODS, NotDefinedError, load_edit
@@ -41,6 +42,18 @@ def test_results_have_the_type_of_the_embeddings(fitted, task, method):
             found, expected = apply(fitted[method], x), apply(fitted[method], x.float())
             assert found.dtype == (torch.float32 if change == "score" and dtype.itemsize < 4 else dtype)
             assert torch.allclose(found.double(), expected.double(), atol=0.02, rtol=0.02), (change, dtype)
+
+
+@any_two
+def test_arrays_of_another_byte_order_do_and_what_is_not_opened_is_named(fitted, make, train, task, method, tmp_path):
+    x = task.features[task.test][:6]
+    for apply in CHANGES.values():
+        assert np.array_equal(apply(fitted[method], x.astype(">f4")), apply(fitted[method], x))
+    np.save(tmp_path / "x.npy", train[0])
+    for given, named in ((tmp_path / "x.npy", "PosixPath"), (Dataset.from_dict({"x": train[0].tolist()}), "Dataset")):
+        for ask in (lambda x: make(method).fit(x, train[1]), fitted[method].remove):
+            with pytest.raises(TypeError, match=f"{named}.*load_embeddings"):
+                ask(given)
 
 
 @every
