@@ -99,7 +99,7 @@ def _refuse_sources(X: object) -> None:
     """Refuse what embeddings are opened from, such as a path."""
     if isinstance(X, str | os.PathLike | dict) or hasattr(X, "column_names"):
         raise TypeError(
-            f"embeddings are an array, a tensor or opened embeddings, got {type(X).__name__}: pass load_embeddings(...)"
+            f"embeddings are an array, a tensor or opened ones, but got {type(X).__name__}: pass load_embeddings(...)"
         )
 
 

@@ -56,7 +56,7 @@ def test_a_seed_of_numpy_is_a_seed(msae, tmp_path):
     table = name_latents(msae, WORDS, planted(msae), null_samples=50, seed=np.int64(3))
     assert table.frame.equals(name_latents(msae, WORDS, planted(msae), null_samples=50, seed=3).frame)
     table.save(tmp_path / "concepts.parquet")
-    with pytest.raises(ValueError, match="seed.*-1"):
+    with pytest.raises(ValueError, match=r"seed.*-1"):
         name_latents(msae, WORDS, planted(msae), seed=-1)
 
 
