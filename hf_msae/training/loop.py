@@ -106,6 +106,7 @@ def _resample(run: TrainingRun) -> None:
     run.activity.forget(dead)
 
 
+@torch.enable_grad()  # which notebooks that only look at models turn off for good
 def train_together(
     runs: Sequence[TrainingRun], survive_failures: bool = False
 ) -> list[TrainingResult | FloatingPointError]:

@@ -288,6 +288,11 @@ def test_provenance_of_the_data_goes_into_the_config(tmp_path, data, caplog):
     assert not caplog.text
 
 
+def test_it_trains_where_gradients_are_off(tmp_path, data):
+    with torch.no_grad():  # as with `torch.set_grad_enabled(False)` at the head of a notebook
+        assert new_trainer(tmp_path, data, max_steps=2).train().global_step == 2
+
+
 def test_arrays_are_accepted_as_data(tmp_path):
     trainer = new_trainer(tmp_path, sparse_embeddings(), max_steps=1, eval_data=sparse_embeddings(100, seed=3))
     assert trainer.train().global_step == 1
