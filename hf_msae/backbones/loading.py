@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,23 @@ def load(
         model = model if dtype is None else model.to(dtype)
     else:
         location, name, revision = locate(source, revision)
-        has_adapter = _has_adapter(location, name, revision)
-
-        def read(dtype: torch.dtype) -> tuple[PreTrainedModel, str | None]:
-            model = _load_model(location, name, revision, dtype)
-            return _merge_adapter(model, location, name, revision) if has_adapter else (model, None)
-
-        origin = Origin(location, revision, lambda: read(torch.float32)[0])
-        model, adapter = read(dtype or torch.float32)
+        place = (location, name, revision, _has_adapter(location, name, revision))
+        origin = Origin(location, revision, partial(_read, *place, torch.float32))  # which can be pickled
+        model, adapter = _read(*place, dtype or torch.float32)
         origin.loaded(model)
     no_texts = ""
     if processor is None:
         with_text = family_of(model, name).text_width is not None
         processor, no_texts = _load_processor(location, name, revision, with_text)
     return Loaded(model, processor, name, revision, no_texts, adapter, origin)
+
+
+def _read(
+    location: str, name: str, revision: str | None, has_adapter: bool, dtype: torch.dtype
+) -> tuple[PreTrainedModel, str | None]:
+    """Load a model, and return it with the kind of the adapter that was merged into it, if any."""
+    model = _load_model(location, name, revision, dtype)
+    return _merge_adapter(model, location, name, revision) if has_adapter else (model, None)
 
 
 def locate(source: str | os.PathLike, revision: str | None) -> tuple[str, str, str | None]:

@@ -23,10 +23,11 @@ _NOTE = "float32 weights"
 class Origin:
     """The files of a model, and the hash of the weights in them.
 
-    Create it before the model is loaded, and call `loaded` with the model; `load` loads it in float32.
+    Create it before the model is loaded, and call `loaded` with the model; `load` loads it in float32,
+    and returns it first.
     """
 
-    def __init__(self, location: str, revision: str | None, load: Callable[[], PreTrainedModel]) -> None:
+    def __init__(self, location: str, revision: str | None, load: Callable[[], tuple[PreTrainedModel, Any]]) -> None:
         folder = Path(location)
         if not folder.is_dir():
             config = try_to_load_from_cache(location, "config.json", revision=revision)
@@ -50,7 +51,7 @@ class Origin:
             notes = {} if self._folder is None else recall(self._folder)
             self._sha256 = _noted(notes.get(_NOTE), known)
             if self._sha256 is None:
-                self._sha256 = weights_sha256(model if model.dtype == torch.float32 else self._load())
+                self._sha256 = weights_sha256(model if model.dtype == torch.float32 else self._load()[0])
                 if self._folder is not None:
                     remember(self._folder, {**notes, _NOTE: {**known, "sha256": self._sha256}})
         return self._sha256

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 
 import pytest
@@ -100,3 +101,10 @@ def test_writes_through_data_are_noticed(folder, change):
     before = backbone.provenance()["base_model_weights_sha256"]
     change(backbone.model.visual_projection.weight)
     assert backbone.provenance()["base_model_weights_sha256"] != before
+
+
+def test_a_backbone_can_be_sent_to_another_process(folder, computed):
+    half = Backbone.from_pretrained(folder, dtype="bfloat16")
+    sent = pickle.loads(pickle.dumps(half))
+    assert torch.equal(sent.text_embeds(["a red star"]), half.text_embeds(["a red star"]))
+    assert sent.provenance() == half.provenance() and computed == [torch.float32]
