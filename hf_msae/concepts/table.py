@@ -222,11 +222,12 @@ class ConceptTable:
 
 
 def name_columns(concepts: ConceptTable | None, latents: Sequence[int]) -> dict[str, list]:
-    """Return the columns name and validated of some latents; without a table, None and False."""
+    """Return the columns name and validated of some latents; None and False for those that a table, or none, lacks."""
     if concepts is None:
         return {"name": [None] * len(latents), "validated": [False] * len(latents)}
-    rows = concepts.frame.set_index("latent").loc[list(latents)]
-    return {"name": rows["name"].tolist(), "validated": doubts(rows).isna().tolist()}
+    rows = concepts.frame.set_index("latent").reindex(list(latents))  # of a part of a table, some may be missing
+    names = [None if pd.isna(name) else name for name in rows["name"]]
+    return {"name": names, "validated": doubts(rows).isna().tolist()}
 
 
 def display_name(name: str | None, latent: int, validated: bool = True) -> str:

@@ -141,3 +141,10 @@ def test_tables_of_text_mark_names_of_chance_and_leave_out_missing_names():
     assert "None" not in to_text(pd.DataFrame({"latent": [1, 0], **name_columns(None, [1, 0])}), "{:.1f}")
     assert display_name("red", 4, False) == "red (unvalidated) · 4" and display_name(None, 4) == "latent · 4"
     assert "star (unvalidated)" in repr(table)
+
+
+def test_latents_that_a_part_of_a_table_lacks_have_no_name():
+    whole = ConceptTable.from_columns(["red", None, "star"], np.ones(3), [None] * 3, np.zeros(3), q_value=np.zeros(3))
+    assert name_columns(whole, [2, 1]) == {"name": ["star", None], "validated": [True, True]}
+    part = ConceptTable(whole.frame[whole.frame["name"] == "star"])
+    assert name_columns(part, [0, 2, 1]) == {"name": [None, "star", None], "validated": [False, True, False]}
