@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import chi2_contingency
 
+from .._utils.checks import check_several
 from .damage import MIN_ROWS, MOST_P_VALUE
+from .data import is_opened
 from .tasks import Task
 from .tasks.datasets import booleans_of, splits_of
 
@@ -54,6 +56,7 @@ def task_from_embeddings(
     Raises:
         ValueError: A column is missing or holds something else, a split has no rows, or a row has many embeddings.
     """
+    check_several("columns", concepts=concepts)
     columns = list(dict.fromkeys([target, bias, *concepts, *([split_column] if split_column else [])]))
     table = _table(embeddings, columns)
     if missing := int(table[target].isna().sum()):
@@ -110,6 +113,8 @@ def task_from_embeddings(
 
 
 def _table(embeddings: EmbeddingDataset, columns: Sequence[str]) -> pd.DataFrame:
+    if not is_opened(embeddings):
+        raise TypeError(f"embeddings must be what load_embeddings returns, got {type(embeddings).__name__}")
     if embeddings.dataset is None:
         raise ValueError(
             f"{embeddings.source} has no columns of labels: give a folder of hf-msae extract, or a dataset or parquet "
