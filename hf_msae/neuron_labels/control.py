@@ -37,6 +37,7 @@ class Control:
         progress: Whether to show a progress bar.
 
     Raises:
+        TypeError: `images` is a whole dataset.
         ValueError: There are fewer than 20 pictures, or a class has fewer than 4.
     """
 
@@ -46,6 +47,8 @@ class Control:
         seed: int = 0,
         progress: bool = True,
     ) -> None:
+        if hasattr(images, "column_names"):
+            raise TypeError(f"pass a column of the dataset ({', '.join(images.column_names)}), not all of it")
         self.progress = progress
         self.classes: dict[str, np.ndarray] = {}
         if isinstance(images, Mapping):

@@ -21,6 +21,11 @@ def test_words_that_fit_the_pictures_of_a_neuron_come_first(scenes):
     assert start(neuron)[0] == "night" and len(start(neuron)) == 3
 
 
+def test_a_whole_dataset_is_no_list_of_control_pictures(scenes):
+    with pytest.raises(TypeError, match=r"column of the dataset \(image, caption, circle"):
+        Control(scenes)
+
+
 def test_the_confirming_half_has_no_say(monkeypatch, scenes):
     control = Control(scenes["image"][:], progress=False)
     start = ZeroShotStart(control, Backbone.from_pretrained("scenes"), ["night", "red", "42", "Red"])

@@ -85,5 +85,5 @@ def test_tokens_and_arrays_are_refused():
         task_from_embeddings(load_embeddings(tokens, hook_point="tokens"), "kind", "bias")
     with pytest.raises(ValueError, match="no columns"):
         task_from_embeddings(load_embeddings(np.ones((4, 2), dtype=np.float32)), "kind", "bias")
-    with pytest.raises(TypeError, match="load_embeddings.*Dataset"):
+    with pytest.raises(TypeError, match=r"load_embeddings.*Dataset"):
         task_from_embeddings(tokens, "kind", "bias")
