@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+
+from .._utils.wording import counted
 
 if TYPE_CHECKING:
     from typing import Self
@@ -81,6 +84,21 @@ class FixedClassifier(ClassifierMixin, BaseEstimator):
         return True
 
 
+def as_predictions(values: Any, n: int, targets: Sequence[str], called: str) -> np.ndarray:
+    """Return what a regressor predicts of n rows as float64 (n, targets); refuse any other shape.
+
+    numpy would repeat the predictions of one target for all, and take those of (targets, n) apart in the wrong order.
+    """
+    found, t = np.asarray(values, dtype=np.float64), len(targets)
+    if found.size != n * t or (t > 1 and found.shape != (n, t)):
+        one = f". If it predicts one target, choose that (--targets {shlex.quote(targets[0])})" if t > 1 else ""
+        raise ValueError(
+            f"{called} was fitted to {counted(t, 'target')} ({', '.join(targets)}), but predicts an array of shape "
+            f"{found.shape} for {n} rows: it must be {(n, t) if t > 1 else (n,)}{one}"
+        )
+    return found.reshape(n, t)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A model that has been fitted to some rows and columns."""
@@ -90,6 +108,8 @@ class Fitted:
     classes: np.ndarray | None  # those of all rows: a fold may lack some
     space: ConceptSpace | None = None  # of a model that was not fitted to columns of X, but to what they make up
     rows: np.ndarray | None = None  # places of the rows that it was fitted to
+    targets: tuple[str, ...] = ()  # of a regressor
+    called: str = "the model"
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
         """Predict (n, targets): values, or probabilities of classes."""
@@ -107,7 +127,7 @@ class Fitted:
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Predict from what the model is given."""
         if self.classes is None:
-            return np.asarray(self.model.predict(X), dtype=np.float64).reshape(len(X), -1)
+            return as_predictions(self.model.predict(X), len(X), self.targets, self.called)
         own = self.model.classes_
         if hasattr(self.model, "predict_proba"):
             given = self.model.predict_proba(X)

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .copies import digest, first_copies, keep_together
 from .eagle_eyes import KNN_TRANSFORMATIONS, EagleEyesFeatures
+from .fixed import as_predictions
 from .patches import Pair, Patches, TakesPatches, size_classes
 
 if TYPE_CHECKING:
@@ -247,8 +248,10 @@ def predict_out_of_fold(
         splits = GroupKFold(folds).split(values, groups=groups)
     predictions, baseline = np.empty_like(values), np.empty_like(values)
     for train, test in splits:
-        fitted = clone(model).fit(patches[train], patches.targets.iloc[train])
-        predictions[test] = np.asarray(fitted.predict(patches[test])).reshape(len(test), -1)
+        fitted = clone(model)
+        fitted.fit(patches[train], patches.targets.iloc[train])  # which need not return the model
+        found = fitted.predict(patches[test])
+        predictions[test] = as_predictions(found, len(test), list(patches.targets), type(model).__name__)
         baseline[test] = values[train].mean(axis=0)
     return predictions, baseline
 

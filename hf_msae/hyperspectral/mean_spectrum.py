@@ -138,7 +138,8 @@ class ModelOfPatches(RegressorMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: np.ndarray, rows: np.ndarray, columns: np.ndarray | None = None) -> Self:
         """Learn from the patches of these rows."""
-        self.model_ = clone(self.model).fit(self.spectra.patches[rows], y)
+        self.model_ = clone(self.model)
+        self.model_.fit(self.spectra.patches[rows], y)  # which need not return the model
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -104,13 +105,14 @@ class Subject:
         places = as_fit_arguments(model, rows, columns)
         if self.classes is not None:
             labels = self.classes[self.indicators[rows].argmax(axis=1)]
-            return Fitted(model.fit(X, labels, **places), columns, self.classes, space, rows)
+            model.fit(X, labels, **places)  # which need not return the model
+            return Fitted(model, columns, self.classes, space, rows)
         y = self.Y[rows]
         try:
-            fitted = model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places)
+            model.fit(X, y[:, 0] if y.shape[1] == 1 else y, **places)
         except ValueError as error:
             raise ValueError(self._why_it_does_not_fit(X, y, places, error)) from error
-        return Fitted(fitted, columns, None, space, rows)
+        return Fitted(model, columns, None, space, rows, self.targets, self.called)
 
     def _why_it_does_not_fit(self, X: np.ndarray, y: np.ndarray, places: Mapping, error: ValueError) -> str:
         """Say whether several targets are one too many for the model, or what is wrong with one."""
@@ -119,7 +121,8 @@ class Subject:
                 clone(self.model).fit(X, y[:, 0], **places)
                 return (
                     f"{self.called} does not fit {y.shape[1]} targets ({', '.join(self.targets)}), but one: {error} "
-                    "Choose one (--targets P), or wrap the model in MultiOutputRegressor of sklearn.multioutput"
+                    f"Choose one (--targets {shlex.quote(self.targets[0])}), or wrap the model in "
+                    "MultiOutputRegressor of sklearn.multioutput"
                 )
         except ValueError:
             pass  # as with all targets
@@ -136,6 +139,7 @@ class Subject:
         found = np.empty_like(self.Y)
         for _, test, model in self.fold_models:
             found[test] = model(self.X[test])
+        refuse_not_finite(f"what {self.called} predicts", found, self.targets)
         return found
 
     def predict_changed(self, X: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -139,6 +139,15 @@ def test_no_field_is_predicted_by_a_model_that_saw_it_or_its_group(patches):
         assert np.allclose(same[0], values[~with_it].mean(axis=0))
 
 
+def test_predictions_of_one_target_are_not_taken_for_all(patches):
+    class OfOne(Remembering):
+        def predict(self, X):
+            return super().predict(X)[:, :1]
+
+    with pytest.raises(ValueError, match=r"OfOne was fitted to 4 targets \(P, K, Mg, pH\).* \(12, 1\)"):
+        predict_out_of_fold(OfOne(), patches, folds=2)
+
+
 def test_features_predict_what_is_known_to_be_there():
     patches = kept(make_patches(90, seed=0, small_share=1, label_noise=0.1))
     model = make_pipeline(MeanSpectrum(), FunctionTransformer(np.log), PLSRegression(12))

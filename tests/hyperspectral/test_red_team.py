@@ -8,10 +8,11 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 from scipy.stats import t as student
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import GradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -190,6 +191,40 @@ def test_a_model_that_fits_no_target_is_not_said_to_have_too_many():
     assert "--targets" not in str(error.value)
     with pytest.raises(TypeError, match="head has no fit"):
         red_team("model", X, y, model_name="head")
+
+
+class OwnModel(RegressorMixin, BaseEstimator):
+    """Least squares whose `fit` returns nothing, and whose predictions a function makes something of."""
+
+    def __init__(self, shaped=np.asarray):
+        self.shaped = shaped
+
+    def fit(self, X, y):
+        self.coefficients_ = np.linalg.lstsq(X, y, rcond=None)[0]
+
+    def predict(self, X):
+        return self.shaped(X @ self.coefficients_)
+
+
+@pytest.mark.parametrize(
+    ("shaped", "shape"),
+    [(lambda p: p[:, :1], r"\(12, 1\)"), (lambda p: p[:, 0], r"\(12,\)"), (np.transpose, r"\(2, 12\)")],
+)
+def test_predictions_of_one_target_are_not_taken_for_all(shaped, shape):
+    X, y, _, _ = spectra(n=60)
+    expected = (
+        rf"^mine\.py:own was fitted to 2 targets \(K, pH\), but predicts .* {shape} for 12 .* \(12, 2\).*--targets K"
+    )
+    with pytest.raises(ValueError, match=expected):
+        _ = make_subject(OwnModel(shaped), X, y, model_name="mine.py:own").predictions
+    one = make_subject(OwnModel(lambda p: p[:, None].tolist()), X, y["K"]).predictions
+    assert np.allclose(one, make_subject(LinearRegression(fit_intercept=False), X, y["K"]).predictions)
+
+
+def test_predictions_that_are_not_finite_are_refused():
+    X, y, _, _ = spectra(n=60)
+    with pytest.raises(ValueError, match="what OwnModel predicts is nan in row 0, K, and not finite in 10 places"):
+        _ = make_subject(OwnModel(lambda p: np.where(np.arange(len(p))[:, None] < 1, np.nan, p)), X, y).predictions
 
 
 def test_labels_may_be_a_table_of_one_column():
