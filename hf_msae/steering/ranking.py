@@ -45,7 +45,7 @@ def rank_methods(gains: pd.DataFrame, shared: Mapping[str, float], name: str) ->
         corrected = [np.nan, *np.minimum(1, np.array(p_values) * pairs)][: len(ranked)]
         for each, p_value in zip(ranked, corrected, strict=True):
             mean, error, freedom = means[each.method]
-            is_small = any(len(part) < MIN_ROWS for parts in found[each.method] for part in parts if part.any())
+            is_small = any(len(part) < MIN_ROWS for parts in found[each.method] for part in parts)
             half = np.nan if is_small else t.ppf(0.975, freedom) * error
             figures = (each.mean, mean - half, mean + half, float(p_value))
             rows.append((task, each.rank, each.method, *figures, len(seeds), missing.get(task, ""), each.note))
@@ -107,7 +107,7 @@ def _by_test(gains: pd.DataFrame) -> Gains:
     for _, same in gains.groupby("task_sha256", sort=True):
         biased, unbiased, aligned = (np.mean(list(same[group]), axis=0) for group in GROUPS)
         if not len(aligned) or aligned.mean() >= 0:  # what is kept of the bias's help is no gain
-            aligned = np.zeros(max(1, len(aligned)))
+            aligned = np.zeros(len(aligned) or MIN_ROWS)
         found.append([biased, unbiased, aligned])
     return found
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from .._utils.wording import counted
 from .damage import GROUPS, MIN_ROWS, NOT_DEFINED, Judge
 from .doses import EQUAL_DOSES
 from .metrics import Figure
@@ -51,7 +52,7 @@ def why_not_perfect(frame: pd.DataFrame, gains: pd.DataFrame) -> str:
         of_metric = frame[(frame["metric"] == metric) & frame["reason"].notna()]
         if reasons := list(dict.fromkeys(of_metric["reason"])):
             whose = f"{of_metric['concept'].iloc[0]}: " if metric == "fit" else ""
-            more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+            more = f" (and {counted(len(reasons) - 1, 'more reason')})" if len(reasons) > 1 else ""
             return f"{whose}{reasons[0]}{more}"
     sizes = {(group, len(rows)) for group in GROUPS for rows in gains[group] if len(rows)}
     group, number = min(sizes, key=lambda size: size[1], default=("", MIN_VERDICT_ROWS))

@@ -66,6 +66,8 @@ def test_intervals_of_ranks_cover_rows_and_seeds():
     assert widths[1] > 2 * 4 * 0.375 / np.sqrt(3)  # Student's t of two degrees of freedom
     few = result({("a", 0, "x"): ([1, 0] * 4, [0] * 40)}).ranking().iloc[0]
     assert few["net_gain"] == 0.5 and np.isnan([few["low"], few["high"]]).all()
+    alike = result({("a", 0, "x"): ([0, 0], [1, 0] * 20)}).ranking().iloc[0]  # rows of no variance are as few
+    assert alike["net_gain"] == 0.5 and np.isnan([alike["low"], alike["high"]]).all()
 
 
 def test_shared_rows_are_those_of_the_same_inputs():
