@@ -15,6 +15,8 @@ from ..metrics import LinearClassifier
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 _ROWS = 2**14
+_ROUNDED = 0.01  # sums of probabilities in half precision are that near to 1
+_MANY, _NEAR_END = 20, 0.05
 
 
 def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
@@ -30,7 +32,7 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
 
     Raises:
         TypeError: `model` is none of these.
-        ValueError: There is no such class.
+        ValueError: There is no such class, or a torch module returns probabilities.
     """
     if isinstance(model, LinearClassifier):
         place = _place(positive, list(model.classes))
@@ -45,6 +47,7 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
             with evaluation_mode(model):  # no dropout, no batch statistics
                 logits = model(x.to(weight.device, weight.dtype))
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            _refuse_probabilities(logits.detach().reshape(len(x), -1))
             if logits.ndim == 1 or logits.shape[1] == 1:
                 one = logits.reshape(-1).sigmoid()
                 return torch.stack([1 - one, one], dim=1)[:, _place(positive, ["0", "1"])]
@@ -57,6 +60,26 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
         f"{type(model).__name__} is not a classifier of embeddings: pass a LinearClassifier, a scikit-learn "
         "classifier with predict_proba, a torch module, or a function that returns probabilities"
     )
+
+
+def _refuse_probabilities(logits: torch.Tensor) -> None:
+    """Refuse rows (B, C) that are probabilities: their softmax or sigmoid would be far nearer to one half.
+
+    Single values are, if they fill the range from 0 to 1 and are never beyond it, as logits of many rows would be.
+    """
+    rows, classes = logits.shape
+    if not rows or logits.min() < 0 or logits.max() > 1:
+        return
+    if classes > 1:
+        are = (logits.sum(dim=1) - 1).abs().max() < _ROUNDED
+    else:
+        are = rows >= _MANY and logits.min() < _NEAR_END and logits.max() > 1 - _NEAR_END
+    if are:
+        raise ValueError(
+            f"the torch module returns probabilities, not logits: leave out its last "
+            f"{'softmax' if classes > 1 else 'sigmoid'}, or pass a function that returns those of the class, such as "
+            f"lambda x: module.eval()(x){'[:, 1]' if classes > 1 else ''}"
+        )
 
 
 def _label_place(positive: Any, labels: list[Any]) -> int:

@@ -130,7 +130,12 @@ class Fitted:
             return as_predictions(self.model.predict(X), len(X), self.targets, self.called)
         own = self.model.classes_
         if hasattr(self.model, "predict_proba"):
-            given = self.model.predict_proba(X)
+            given = np.asarray(self.model.predict_proba(X))
+            if given.shape != (len(X), len(own)):
+                raise ValueError(
+                    f"predict_proba of {type(self.model).__name__} returns an array of shape {given.shape} for "
+                    f"{len(X)} rows of {len(own)} classes: it must be {(len(X), len(own))}"
+                )
         else:
             given = (np.asarray(self.model.predict(X))[:, None] == own[None]).astype(np.float64)
         found = np.zeros((len(X), len(self.classes)))

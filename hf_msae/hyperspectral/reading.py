@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .._utils.wording import class_title, counted
+from .._utils.wording import class_title, counted, joined
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
 FIELD_SIZE = "field_size"
@@ -24,6 +24,11 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
     values = np.asarray(y)
     if len(values) != n:
         raise ValueError(f"y has {len(values)} rows, but X has {n}")
+    if values.dtype.kind == "O" and (missing := pd.isna(values).reshape(n, -1)).any():
+        row, column = np.argwhere(missing)[0]
+        what = names[column] if names else "y"
+        lacking = counted(int(missing.any(axis=1).sum()), "such row")
+        raise ValueError(f"{what} has no value in row {row}: leave out {lacking}")
     if classify:
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
         if values.ndim != 1:
@@ -49,7 +54,13 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
         if names and classes.dtype.kind in "iu":  # a number says nothing without the name of what it numbers
             shown = [f"{names[0]} {each}" for each in shown]
         return Y, tuple(shown), classes
-    Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
+    try:
+        Y = np.asarray(values, dtype=np.float64).reshape(n, -1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{joined(names) if names else 'y'} must be numbers for a regressor, got values such as "
+            f"{str(values.ravel()[0])!r}. A classifier says that it is one: class Mine(ClassifierMixin, BaseEstimator)"
+        ) from error
     refuse_not_finite("y", Y, names)
     names = names or (["target"] if Y.shape[1] == 1 else [f"target_{i}" for i in range(Y.shape[1])])
     for name, column in zip(names, Y.T, strict=True):

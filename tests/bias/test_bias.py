@@ -200,6 +200,19 @@ def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_a_module_that_returns_probabilities_is_refused(world, classes):
+    """Taken for logits, they would say less than they do: a probability of 1 became 0.73."""
+    _, embeddings, _, _ = world
+    x, layer = embeddings[:], torch.nn.Linear(D, classes)
+    layer.weight.data *= 100
+    last, said = (torch.nn.Softmax(-1), "softmax") if classes > 1 else (torch.nn.Sigmoid(), "sigmoid")
+    with pytest.raises(ValueError, match=f"returns probabilities, not logits: leave out its last {said}"):
+        as_classifier(torch.nn.Sequential(layer, last))(x)
+    log = torch.nn.Sequential(layer, torch.nn.LogSoftmax(-1) if classes > 1 else torch.nn.Identity())
+    torch.testing.assert_close(as_classifier(log, 0)(x), as_classifier(layer, 0)(x))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_module_is_asked_in_its_own_precision(world, dtype):
     _, embeddings, _, _ = world

@@ -249,6 +249,24 @@ def test_classes_that_are_numbers_have_the_name_of_their_column(values, name, ta
     assert found == targets and len(classes) == len(set(values))
 
 
+def test_labels_that_are_missing_or_text_for_a_regressor_are_named():
+    labels = pd.Series(["clay", None, "sand", np.nan], name="soil")
+    with pytest.raises(ValueError, match="soil has no value in row 1: leave out 2 such rows"):
+        read_targets(labels, 4, classify=True)
+    with pytest.raises(ValueError, match=r"soil must be numbers for a regressor.*'clay'.*ClassifierMixin"):
+        read_targets(labels.fillna("loam"), 4, classify=False)
+
+
+def test_probabilities_of_another_shape_are_refused():
+    class OfSecond(LogisticRegression):
+        def predict_proba(self, X):
+            return super().predict_proba(X)[:, 1:]
+
+    X, y, _, _ = spectra(n=60)
+    with pytest.raises(ValueError, match=r"OfSecond returns an array of shape \(12, 1\) for 12 rows of 2 classes"):
+        _ = make_subject(OfSecond(), X, y["K"] > y["K"].median()).predictions
+
+
 def test_a_classifier_is_not_given_measurements():
     y = pd.Series(np.linspace(5, 8, 30), name="pH")
     with pytest.raises(ValueError, match="pH has 30 values"):
