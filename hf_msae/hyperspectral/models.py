@@ -46,11 +46,12 @@ CLASSIFIERS: dict[str, Callable[[int], Any]] = {
 
 
 def make_model(name: str, seed: int = 0) -> Any:
-    """Return a model that has not been fitted.
+    """Return a model, which has not been fitted unless it is one of your own.
 
     Args:
         name: One of `MODELS` or `CLASSIFIERS`, or "file.py:name" or "module:name" of your own: a scikit-learn model,
-            or a function or class without arguments that makes one, also in the working directory.
+            a torch module or `LinearClassifier`, which is tested as it is, or a function or class without arguments
+            that makes one, also in the working directory.
         seed: Random seed of one of these models.
 
     Raises:
@@ -70,7 +71,8 @@ def make_model(name: str, seed: int = 0) -> Any:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"model {name!r} cannot be imported: {error}") from error
-    if hasattr(found, "fit") and not isinstance(found, type):
+    # A torch module, or a `LinearClassifier`, is not fitted; modules can be called, but make no model.
+    if not isinstance(found, type) and any(hasattr(found, method) for method in ("fit", "forward", "logits")):
         return found
     if not callable(found):
         raise ValueError(

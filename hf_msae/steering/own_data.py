@@ -13,7 +13,7 @@ from .._utils.checks import check_several
 from .damage import MIN_ROWS, MOST_P_VALUE
 from .data import is_opened
 from .tasks import Task
-from .tasks.datasets import booleans_of, splits_of
+from .tasks.datasets import booleans_of, labels_of, splits_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,12 +57,12 @@ def task_from_embeddings(
         ValueError: A column is missing or holds something else, a split has no rows, or a row has many embeddings.
     """
     check_several("columns", concepts=concepts)
+    if not 0 < test_share < 1:
+        raise ValueError(f"test_share must lie between 0 and 1, got {test_share}")
     columns = list(dict.fromkeys([target, bias, *concepts, *([split_column] if split_column else [])]))
     table = _table(embeddings, columns)
-    if missing := int(table[target].isna().sum()):
-        raise ValueError(f"column {target!r} has no value in {missing} of {len(table)} rows: leave them out")
+    values, labels = labels_of(table[target], target)
     truth = {column: booleans_of(table[column], column) for column in dict.fromkeys((bias, *concepts))}
-    values, labels = np.unique(table[target].to_numpy(), return_inverse=True)
     random, cells = np.random.default_rng(seed), 2 * labels + truth[bias]
     if split_column is None:
         split = np.full(len(table), "train", dtype="<U8")

@@ -74,6 +74,16 @@ def test_a_model_of_ones_own_is_named_by_its_file(tmp_path, monkeypatch):
     assert make_model("own_soil_model.py:made").alpha == 8 == make_model("own_soil_model:made").alpha
 
 
+def test_a_network_of_ones_own_is_taken_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "own_heads.py").write_text(
+        "import torch\nfrom hf_msae.metrics import LinearClassifier\nhead = torch.nn.Linear(4, 2)\n"
+        "probe = LinearClassifier.zero_shot(torch.eye(4)[:2], ['no', 'yes'])\nMade = lambda: torch.nn.Linear(3, 2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_model("own_heads:head").in_features == 4 and make_model("own_heads:Made").in_features == 3
+    assert make_model("own_heads:probe").classes == ("no", "yes")
+
+
 def test_remarks_are_printed(tmp_path, capsys, monkeypatch):
     report = RedTeamReport((), {}, ["No groups were given.", "Haze is left out."])
     monkeypatch.setattr("hf_msae.cli.red_team.of_patches", lambda args, options: report)

@@ -69,6 +69,9 @@ def test_fewer_rows_are_drawn_at_random():
     [
         ({"bias": "frame"}, "'frame'"),
         ({"target": "animal"}, "'animal'"),
+        ({"target": "age"}, "'age' has 800 values in 800 rows, such as 0.5: .* cut measurements into classes"),
+        ({"target": "torn"}, "'torn' has no value in 400 of 800 rows"),
+        ({"test_share": 1.5}, "test_share must lie between 0 and 1, got 1.5"),
         ({"concepts": ["kind"]}, "'kind' holds 'cat', 'dog'"),
         ({"concepts": "bias"}, r"concepts.*'bias'.*pass \['bias'\]"),
         ({"split_column": "kind"}, "'cat', which is no split"),
@@ -76,7 +79,8 @@ def test_fewer_rows_are_drawn_at_random():
 )
 def test_columns_that_do_not_fit_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
-        task_from_embeddings(embeddings(CELLS), **{"target": "kind", "bias": "bias", **options})
+        given = embeddings(CELLS, age=(np.arange(800) + 0.5).tolist(), torn=[None, 1.0] * 400)
+        task_from_embeddings(given, **{"target": "kind", "bias": "bias", **options})
 
 
 def test_tokens_and_arrays_are_refused():

@@ -74,12 +74,10 @@ def task_from_dataset(
         raise ValueError(f"{image_column!r} is the column of images, and cannot be one of labels too")
     labels = [column for column in dict.fromkeys(wanted) if column != image_column]
     table = pd.concat([part.select_columns(labels).to_pandas() for part in parts.values()], ignore_index=True)
-    if missing := int(table[target].isna().sum()):
-        raise ValueError(f"column {target!r} has no value in {missing} of {len(table)} rows: leave them out")
+    values, target_labels = labels_of(table[target], target)
     split = np.repeat(list(parts), [len(part) for part in parts.values()]) if split_column is None else None
     split = splits_of(table[split_column], split_column) if split is None else split
     truth = {column: booleans_of(table[column], column) for column in dict.fromkeys((bias, *concepts))}
-    values, target_labels = np.unique(table[target].to_numpy(), return_inverse=True)
     chosen = _chosen(split, target_labels, truth[bias], num_rows, balance_test, seed)
     starts = np.cumsum([0, *(len(part) for part in parts.values())])
     images = [part.select_columns([image_column]) for part in parts.values()]
@@ -138,6 +136,22 @@ def splits_of(column: pd.Series, name: str) -> np.ndarray:
         if str(value) not in _SPLIT_OF:
             raise ValueError(f"column {name!r} holds {value!r}, which is no split: use {', '.join(_SPLIT_OF)}")
     return column.astype(str).map(_SPLIT_OF).to_numpy()
+
+
+def labels_of(column: pd.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of a column of labels in sorted order, and the number of each row's among them.
+
+    A row without a value is a ValueError, and so are measurements, of which hardly a row has the same as another.
+    """
+    if missing := int(column.isna().sum()):
+        raise ValueError(f"column {name!r} has no value in {missing} of {len(column)} rows: leave them out")
+    values, labels = np.unique(column.to_numpy(), return_inverse=True)
+    if len(values) > max(2, len(labels) / 2):
+        raise ValueError(
+            f"column {name!r} has {len(values):,} values in {len(labels):,} rows, such as {values[0]}: a label is a "
+            "class of many rows, so cut measurements into classes"
+        )
+    return values, labels
 
 
 def booleans_of(column: pd.Series, name: str) -> np.ndarray:
