@@ -38,6 +38,8 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
         place = _place(positive, list(model.classes))
         return lambda x: model.logits(x).softmax(dim=-1)[:, place]
     if hasattr(model, "predict_proba"):
+        if not hasattr(model, "classes_"):
+            raise ValueError(f"{type(model).__name__} has no classes_, the labels that it has learned: fit it first")
         place = _label_place(positive, list(model.classes_))
         return lambda x: torch.from_numpy(model.predict_proba(x.cpu().numpy())[:, place])
     if isinstance(model, torch.nn.Module):

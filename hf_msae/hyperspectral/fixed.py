@@ -128,6 +128,10 @@ class Fitted:
         """Predict from what the model is given."""
         if self.classes is None:
             return as_predictions(self.model.predict(X), len(X), self.targets, self.called)
+        if not hasattr(self.model, "classes_"):
+            raise ValueError(
+                f"{type(self.model).__name__} has no classes_: its fit must set self.classes_ = np.unique(y)"
+            )
         own = self.model.classes_
         if hasattr(self.model, "predict_proba"):
             given = np.asarray(self.model.predict_proba(X))

@@ -175,6 +175,8 @@ def test_classifiers_of_all_kinds(world):
         as_classifier(probe, "maybe")
     with pytest.raises(TypeError, match="str"):
         as_classifier("probe")
+    with pytest.raises(ValueError, match=r"LogisticRegression has no classes_.*fit it first"):
+        as_classifier(LogisticRegression())
 
 
 @pytest.mark.parametrize("names", [(1, 2), (-1, 1), (False, True), ("0", "1")])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 from scipy.stats import t as student
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.ensemble import GradientBoostingRegressor
@@ -255,6 +255,16 @@ def test_labels_that_are_missing_or_text_for_a_regressor_are_named():
         read_targets(labels, 4, classify=True)
     with pytest.raises(ValueError, match=r"soil must be numbers for a regressor.*'clay'.*ClassifierMixin"):
         read_targets(labels.fillna("loam"), 4, classify=False)
+
+
+def test_a_classifier_without_classes_is_named():
+    class Mine(ClassifierMixin, OwnModel):
+        def predict(self, X):
+            return super().predict(X) > 0
+
+    X, y, _, _ = spectra(n=60)
+    with pytest.raises(ValueError, match=r"Mine has no classes_: its fit must set self\.classes_"):
+        _ = make_subject(Mine(), X, y["K"] > y["K"].median()).predictions
 
 
 def test_probabilities_of_another_shape_are_refused():
