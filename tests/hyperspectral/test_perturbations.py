@@ -107,3 +107,14 @@ def test_what_lies_outside_a_field_is_no_matter(patches, outside):
     found, expected = tables([(np.where(mask, outside, data), mask) for data, mask in patches]), tables(list(patches))
     for name in ("attacks", "worst_case"):
         pd.testing.assert_frame_equal(found[name], expected[name])
+
+
+def test_predictions_that_an_attack_makes_infinite_are_remarked_on():
+    class Fragile(Ridge):
+        def predict(self, X):
+            return np.where(X[:, 0] % 0.5, np.nan, super().predict(X))
+
+    X = np.random.default_rng(0).integers(-4, 5, (80, 4)) / 2
+    report = red_team(Fragile(), X, X[:, 0] + X[:, 1], audits=["attacks"], progress=False)
+    (said,) = [remark for remark in report.remarks if "not finite" in remark]
+    assert said.startswith("Under noise of ") and "80 of 80 rows" in said

@@ -114,6 +114,10 @@ def attacks(subject: Subject) -> Outcome:
             errors, after = inputs.errors(X)
             if strength == attack.allowed:
                 survived[attack.name] = X
+                if lost := int((~np.isfinite(after)).any(axis=1).sum()):
+                    what = f"Under {attack.name} of {strength:g} ({attack.unit}), which a model has to survive, "
+                    what += f"predictions of {lost} of {len(after)} rows are not finite"
+                    remarks = [*remarks, f"{what}: look at these first, since no loss could be tested."]
             change = np.abs(after - before).mean(axis=0) / spread
             for place, target in enumerate(subject.targets):
                 columns = np.stack([errors[:, place], clean[:, place]], axis=1) / spread[place] ** 2
