@@ -16,7 +16,7 @@ from ..metrics import LinearClassifier
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 _ROWS = 2**14
 _ROUNDED = 0.01  # sums of probabilities in half precision are that near to 1
-_MANY, _NEAR_END = 20, 0.05
+_FEW, _MANY, _NEAR_END = 5, 20, 0.05
 
 
 def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
@@ -67,10 +67,11 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
 def _refuse_probabilities(logits: torch.Tensor) -> None:
     """Refuse rows (B, C) that are probabilities: their softmax or sigmoid would be far nearer to one half.
 
-    Single values are, if they fill the range from 0 to 1 and are never beyond it, as logits of many rows would be.
+    Logits of a few rows may look like probabilities by chance. Single values are taken for such if they fill the range
+    from 0 to 1 and are never beyond it, as logits of many rows would be.
     """
     rows, classes = logits.shape
-    if not rows or logits.min() < 0 or logits.max() > 1:
+    if rows < _FEW or logits.min() < 0 or logits.max() > 1:
         return
     if classes > 1:
         are = (logits.sum(dim=1) - 1).abs().max() < _ROUNDED
