@@ -90,7 +90,7 @@ def bias_report(
             validated name; if fewer than 10 names are validated, also the latents with the largest activations in
             total, up to 50 latents, a choice that the classifier has no part in.
         target: Name of the class in text and figures.
-        num_samples: Number of rows to intervene on, drawn from `embeddings`.
+        num_samples: Number of rows to intervene on, drawn from `embeddings`; of tokens, at most one of each picture.
         num_null: Number of random latents for each concept.
         num_bootstrap: Number of resamples for the intervals.
         alpha: Level of the tests and intervals.
@@ -118,24 +118,26 @@ def bias_report(
     predictions = RowCollector(lambda batch: probabilities(ask, batch.embeddings))
     collectors = [ColumnCollector(chosen), FiringCollector(), predictions]
     columns, firing, predicted = collect_codes(msae, embeddings, collectors, progress=progress, description="reading")
-    guess = predicted > 0.5
-    if guess.all() or not guess.any():
+    guess, samples = predicted > 0.5, np.arange(len(embeddings))
+    if embeddings.has_tokens:
+        samples = _one_of_each(embeddings.dataset_rows(), rng)
+    if guess[samples].all() or not guess[samples].any():
+        predicted_class = "the class" if guess[samples].all() else "another class"
         raise ValueError(
-            f"the classifier predicts {'the class' if guess.all() else 'another class'} for all {len(embeddings)} "
-            "samples: there is nothing to explain"
+            f"the classifier predicts {predicted_class} for all {len(samples)} samples: there is nothing to explain"
         )
     alive = firing.counts[chosen] > 0
     if not alive.all():
         _leave_out(chosen[~alive], len(chosen), embeddings.source)
     chosen, activations = chosen[alive], columns.values if alive.all() else columns.values[:, alive]
-    association, p_association = _associations(activations, guess)
+    of_samples = activations[samples] if embeddings.has_tokens else activations
+    association, p_association = _associations(of_samples, guess[samples])
 
-    rows = np.sort(rng.choice(len(embeddings), min(num_samples, len(embeddings)), replace=False))
-    x = embeddings[rows]
+    x = embeddings[np.sort(samples[rng.choice(len(samples), min(num_samples, len(samples)), replace=False)])]
     with evaluation_mode(msae):
-        own = msae.encode(x.to(msae.device)).float().cpu()
+        codes = msae.encode(x.to(msae.device)).float().cpu()
     frequency, directions = firing.counts / len(embeddings), latent_directions(msae)
-    found = intervene(ask, x, own, directions, chosen, activations, frequency, num_null, rng, progress)
+    found = intervene(ask, x, codes, directions, chosen, activations, frequency, num_null, rng, progress)
     low, high = found.intervals(alpha, num_bootstrap, rng)
     frame = found.to_pandas(concepts, low[:, 0], high[:, 0], alpha)
     place = frame.columns.get_loc("effect")
@@ -156,7 +158,7 @@ def bias_report(
     classes = classifier.classes if isinstance(classifier, LinearClassifier) else ()
     name = target or (positive if isinstance(positive, str) else classes[positive] if classes else f"class {positive}")
     boxes = _boxes(chosen, activations, guess)
-    return BiasReport(frame, curves, boxes, float(probabilities(ask, x).mean()), name, len(rows), alpha)
+    return BiasReport(frame, curves, boxes, float(probabilities(ask, x).mean()), name, len(x), alpha)
 
 
 def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: ConceptTable | None) -> np.ndarray:
@@ -169,6 +171,12 @@ def _default_latents(msae: MSAEModel, embeddings: EmbeddingDataset, concepts: Co
     with evaluation_mode(msae):
         total = msae.encode(x.to(msae.device)).double().sum(dim=0).cpu().numpy()
     return latents_to_test(total, concepts)
+
+
+def _one_of_each(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw one token of each picture, given the pictures of all tokens (N,): those of one are no separate samples."""
+    order = rng.permutation(len(pictures))
+    return np.sort(order[np.unique(pictures[order], return_index=True)[1]])
 
 
 def _leave_out(dead: np.ndarray, of: int, source: str) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
 from sklearn.linear_model import LogisticRegression
@@ -56,6 +57,20 @@ def test_the_row_of_the_data_that_is_not_finite_is_named(world, indices):
     bad[-1, 4] = np.inf
     with pytest.raises(ValueError, match=rf"row {ROWS - 1} of the given array .*infinity"):
         bias_report(model, bad, classifier, indices=indices, progress=False)
+
+
+def test_tokens_of_one_picture_are_no_separate_samples(world):
+    """Copies of each embedding as tokens: they say no more than one of them."""
+    model, embeddings, classifier, _ = world
+    rows = embeddings[:300].tolist()
+    tokens = load_embeddings(Dataset.from_dict({"image_embeds": [[row] * 8 for row in rows]}))
+    settings = {"indices": range(8), "progress": False, "num_samples": 1000}
+    one, eight = (bias_report(model, given, classifier, **settings) for given in (embeddings[:300], tokens))
+    assert one.num_samples == eight.num_samples == 300
+    one, eight = (found.frame.set_index("latent").sort_index() for found in (one, eight))
+    np.testing.assert_allclose(eight["association"], one["association"])
+    np.testing.assert_allclose(eight["p_association"], one["p_association"])
+    np.testing.assert_allclose(eight["high"] - eight["low"], one["high"] - one["low"], rtol=0.2, atol=1e-3)
 
 
 def test_what_drives_the_classifier_is_found_and_what_goes_along_is_not(report):
