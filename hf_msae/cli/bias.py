@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_least, check_outputs, check_target
+from .checks import check_inputs, check_json, check_least, check_outputs, check_target
 from .opening import (
     EmbeddingArguments,
     NamedModelArguments,
@@ -100,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..plotting import save_figure
 
     with parser.reporting_errors():
+        check_json(args.output)
         check_outputs([args.figure, args.box_figure], args.output)
         check_inputs(data.data, args.train_data, args.classifier)
         msae, concepts = source.open_msae()

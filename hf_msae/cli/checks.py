@@ -55,6 +55,12 @@ def check_outputs(figures: Sequence[str | None], *files: str | None) -> None:
         check_writable(path)
 
 
+def check_json(output: str | None) -> None:
+    """Raise ValueError if a file for JSON is called a table."""
+    if output is not None and Path(output).suffix.lower() in (".csv", ".tsv", ".parquet"):
+        raise ValueError(f"the results are written as JSON, so --output must end in .json, got {output}")
+
+
 def check_target(
     train: EmbeddingDataset, test: EmbeddingDataset, column: str, positive: str | None, choice: str
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .checks import check_inputs, check_least, check_outputs
+from .checks import check_inputs, check_json, check_least, check_outputs
 
 if TYPE_CHECKING:
     from .. import MSAEModel
@@ -228,6 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..plotting import plot_quality_against_k, save_figure
 
     with parser.reporting_errors():
+        check_json(args.output)
         check_outputs([args.figure], args.output)
         check_inputs(args.data, args.train_data, args.encoder_data)
         check_template(args.zero_shot_template)

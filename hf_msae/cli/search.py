@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_least, check_outputs, check_text
+from .checks import check_inputs, check_json, check_least, check_outputs, check_text
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..search.files import IndexMetadata, check_claimable, default_folder
 
     with parser.reporting_errors():
+        check_json(args.output)
         check_outputs([args.figure], args.output)
         check_inputs(data.data)
         if args.approximate:
