@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTIONS = ("file_name", "caption", "text", "title")
 """Columns next to embeddings that say what a row shows."""
+_OWN = ("row", "latent", "score", "similarity", "similarity_before", "rank", "rank_before", "rank_change", "concepts")
+"""Columns of the tables that descriptions are put in."""
 _LONGEST = 60
 """Characters of such a text in a table."""
 
@@ -222,7 +224,8 @@ def weighted_concepts(words: Sequence[str], num_latents: int, concepts: ConceptT
 def described(embeddings: EmbeddingDataset, rows: Sequence[int]) -> dict[str, list[str]]:
     """Return what the columns of file names and captions next to the embeddings say of some rows, by column.
 
-    Without columns of such names, the first two columns of strings are taken.
+    Without columns of such names, the first two columns of strings are taken. Those called like a column of the tables
+    that they are put in, such as "row", get a name of their own.
     """
     if embeddings.dataset is None:
         return {}
@@ -233,7 +236,10 @@ def described(embeddings: EmbeddingDataset, rows: Sequence[int]) -> dict[str, li
     if not columns:
         return {}
     chosen = embeddings.dataset.select_columns(columns).select(embeddings.dataset_rows(list(rows)))
-    return {name: ["" if text is None else text for text in chosen[name]] for name in columns}
+    return {
+        f"{name} of the data" if name in _OWN else name: ["" if text is None else text for text in chosen[name]]
+        for name in columns
+    }
 
 
 def strongest_rows(msae: MSAEModel, embeddings: EmbeddingDataset, latents: Sequence[int]) -> str:

@@ -167,3 +167,14 @@ def test_a_name_of_several_latents_is_listed_once(place, search, tmp_path):
     for row in found:
         listed = row["concepts"].split(", ")
         assert len(set(listed)) == len(listed) and {"red", "red (unvalidated)"} & set(listed)
+
+
+@pytest.mark.parametrize("columns", [("concepts", "similarity"), ("row", "score")])
+def test_columns_of_the_data_leave_those_of_the_results_alone(place, search, tmp_path, columns):
+    embeddings = load_embeddings(place.test)[:40]
+    texts = {name: [f"{name} {row}" for row in range(40)] for name in columns}
+    Dataset.from_dict({"image_embeds": embeddings.tolist(), **texts}).save_to_disk(str(tmp_path / "data"))
+    found, _ = search("--data", tmp_path / "data", "--row", "4", "--top", "2")
+    assert rows(found)[0] == 4 and found[0]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert [found[0][f"{name} of the data"] for name in columns] == [f"{name} 4" for name in columns]
+    assert "concepts" not in columns or found[0]["concepts"] != "concepts 4"
