@@ -97,7 +97,7 @@ def test_by_id_revision_and_subfolder_with_names_and_then_offline(at_hub, models
 @pytest.mark.parametrize(
     ("load", "name", "options", "match"),
     [
-        (MSAEModel.from_pretrained, "tester/many", {}, r"tester/many .*subfolder= one of a, b/c"),
+        (MSAEModel.from_pretrained, "tester/many", {}, r"tester/many .*subfolder= \(--subfolder\) one of a, b/c"),
         (MSAEModel.from_pretrained, "tester/model", {"revision": "nowhere"}, "nowhere"),
         (load_msae, "tester/nothing", {}, "tester/nothing"),
         (load_msae, "tester/many", {"subfolder": "z"}, r"tester/many/z .*config\.json"),
