@@ -264,6 +264,8 @@ def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSErr
             f"{name} holds the checkpoints of a run that has not ended: train with --resume_from_checkpoint last "
             f"to end it, or give subfolder= (--subfolder) one of {', '.join(found)}"
         )
+    # Checkpoints of a finished model, as in a sweep, are not what is looked for.
+    found = [each for each in found if not re.fullmatch(r"(.*/)?checkpoint-\d+", each)] or found
     some = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     way_out = f"give subfolder= (--subfolder) one of {some}"
     if Path(name).expanduser().is_dir():

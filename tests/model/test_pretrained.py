@@ -150,10 +150,10 @@ def test_a_tilde_is_the_home_folder(saved, tmp_path, monkeypatch):
 
 
 def test_models_in_subfolders_are_named(saved, tmp_path):
-    for name in ("seed-1", "seed-2/best"):
+    for name in ("seed-1", "seed-1/checkpoint-9", "seed-2/best"):
         shutil.copytree(saved, tmp_path / name)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(OSError, match=r"2 .*subfolder=.* seed-1, seed-2/best"):
+    with pytest.raises(OSError, match=rf"2 .*subfolder=.* seed-1, seed-2/best, .*{tmp_path}/seed-1$"):
         MSAEModel.from_pretrained(tmp_path)
     assert load_msae(tmp_path, subfolder="seed-2/best").config.d_in == 16
 
