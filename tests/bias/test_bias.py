@@ -10,9 +10,8 @@ import torch
 from datasets import Dataset
 from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
-from sklearn.linear_model import LogisticRegression
 
-from hf_msae.bias import BiasReport, analysis, as_classifier, bias_report
+from hf_msae.bias import BiasReport, analysis, bias_report
 from hf_msae.bias.classifiers import load_linear_layer
 from hf_msae.bias.interventions import DOSES, FEWEST_NAMED
 from hf_msae.concepts import ConceptTable
@@ -168,75 +167,6 @@ def test_an_effect_whose_sign_is_not_sure_drives_nothing(world):
     frame = bias_report(model, embeddings, classifier, indices=[3, 5, 6], progress=False).frame.set_index("latent")
     assert frame.loc[3, "q_effect"] < 1e-6 and frame.loc[3, "low"] < 0 < frame.loc[3, "high"]
     assert not frame.loc[3, "drives"]
-
-
-def test_classifiers_of_all_kinds(world):
-    _, embeddings, _, weights = world
-    x = embeddings[:]
-    labels = (x @ weights > 0.5).long().numpy()
-    probe = LinearClassifier.fit(x, labels, ["no", "yes"])
-    expected = probe.logits(x).softmax(dim=-1)[:, 1]
-    assert torch.equal(as_classifier(probe, "yes")(x), expected) and torch.equal(as_classifier(probe, 1)(x), expected)
-    sklearn = LogisticRegression(max_iter=1000).fit(x.numpy(), np.array(["no", "yes"])[labels])
-    np.testing.assert_allclose(as_classifier(sklearn, "no")(x), sklearn.predict_proba(x.numpy())[:, 0])
-    single, double = torch.nn.Linear(D, 1), torch.nn.Linear(D, 2)
-    torch.testing.assert_close(as_classifier(single)(x), single(x)[:, 0].sigmoid())
-    torch.testing.assert_close(as_classifier(single, 0)(x), 1 - single(x)[:, 0].sigmoid())
-    with pytest.raises(ValueError, match=r"2.*0, 1"):
-        as_classifier(single, 2)(x)
-    torch.testing.assert_close(as_classifier(double, 0)(x), double(x).softmax(dim=-1)[:, 0])
-    assert as_classifier(expected.__mul__) == expected.__mul__
-    with pytest.raises(ValueError, match=r"'maybe'.*no, yes"):
-        as_classifier(probe, "maybe")
-    with pytest.raises(TypeError, match="str"):
-        as_classifier("probe")
-    with pytest.raises(ValueError, match=r"LogisticRegression has no classes_.*fit it first"):
-        as_classifier(LogisticRegression())
-
-
-@pytest.mark.parametrize("names", [(1, 2), (-1, 1), (False, True), ("0", "1")])
-def test_labels_of_scikit_learn_are_meant_not_their_places(world, names):
-    _, embeddings, _, weights = world
-    x = embeddings[:].numpy()
-    model = LogisticRegression(max_iter=1000).fit(x, np.array(names)[(embeddings[:] @ weights > 0.5).long().numpy()])
-    for place, name in enumerate(names):
-        for positive in (name, str(name), np.array(names)[place]):
-            np.testing.assert_array_equal(
-                as_classifier(model, positive)(embeddings[:]), model.predict_proba(x)[:, place]
-            )
-    with pytest.raises(ValueError, match="5"):
-        as_classifier(model, 5)
-
-
-def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(world):
-    _, embeddings, _, _ = world
-    module = torch.nn.Sequential(torch.nn.BatchNorm1d(D), torch.nn.Dropout(0.5), torch.nn.Linear(D, 2)).train()
-    before = {name: value.clone() for name, value in module.state_dict().items()}
-    ask = as_classifier(module)
-    assert torch.equal(ask(embeddings[:]), ask(embeddings[:])) and module.training
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-
-
-@pytest.mark.parametrize("classes", [1, 2, 3])
-def test_a_module_that_returns_probabilities_is_refused(world, classes):
-    """Taken for logits, they would say less than they do: a probability of 1 became 0.73."""
-    _, embeddings, _, _ = world
-    x, layer = embeddings[:], torch.nn.Linear(D, classes)
-    layer.weight.data *= 100
-    last, said = (torch.nn.Softmax(-1), "softmax") if classes > 1 else (torch.nn.Sigmoid(), "sigmoid")
-    with pytest.raises(ValueError, match=f"returns probabilities, not logits: leave out its last {said}"):
-        as_classifier(torch.nn.Sequential(layer, last))(x)
-    log = torch.nn.Sequential(layer, torch.nn.LogSoftmax(-1) if classes > 1 else torch.nn.Identity())
-    torch.testing.assert_close(as_classifier(log, 0)(x), as_classifier(layer, 0)(x))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_module_is_asked_in_its_own_precision(world, dtype):
-    _, embeddings, _, _ = world
-    module = torch.nn.Linear(D, 2)
-    expected = as_classifier(module)(embeddings[:])
-    found = as_classifier(module.to(dtype))(embeddings[:])
-    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
 
 
 def test_latents_that_no_row_activates_are_named(world):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from ..nested_topk import NMSE_EPSILON, soft_capped
-from .compiled_entries import WORKSPACE, CompiledEntries, CompiledRings, Workspace
+from .compiled_entries import WORKSPACE, CompiledEntries, Workspace
 from .compiler import compiled_library
-from .torch_entries import TorchEntries, TorchRings
+from .torch_entries import TorchEntries
 
 _CHUNK_ELEMENTS = 2**22
 """Number of entries of a scratch matrix: 16 MB in float32."""
@@ -106,32 +106,17 @@ class NestedPass:
         if has_more and whole is not None:
             self._product(self._factor("latents", latents), self.dictionary_factor, out=whole)
             whole = None  # no level decodes to it
-        if short or dense or complete:
-            # What is in no level must have a gradient of exactly 0: rounding errors would be taken for one.
-            kept = self.entries.top(most, out=_scratch("kept", code)) if has_more else latents
-            factor = self._factor("latents", kept)
-            full = self._product(factor, self.dictionary_factor, out=_scratch("full", x) if whole is None else whole)
-        full_gradient, missing = None, []
-        for level in complete:
-            full_gradient = _plus(full_gradient, self._levels([level], x, u, full[None].clone())[0])
-        for level in short:
-            rings, gradient = self._short_level(level, x, u, full)
-            missing.append((rings, -gradient))  # a copy, since the sum may overwrite what it begins with
-            full_gradient = _plus(full_gradient, gradient[0])
         grad = _scratch("gradient", code) if self.with_gradients else None
-        if self.with_gradients and full_gradient is not None:
-            full_factor = self._factor("full_gradient", full_gradient)
-            self._product(full_factor, self.dictionary_factor.T, out=grad)
-            if has_more:
+        if complete:
+            kept = self.entries.top(most, out=_scratch("kept", code)) if has_more else latents
+            full = _scratch("full", x) if whole is None else whole
+            self._nearly_full_levels(complete, short, x, u, kept, grad, full)
+            if has_more and grad is not None:  # in no level, so exactly 0: a rounding error would be taken for firing
                 torch.ops.aten.threshold_backward.grad_input(grad, kept, 0, grad_input=grad)
-            self._add_product_(self.grad_dictionary, factor.T, full_factor)
-        elif self.with_gradients:
+        elif grad is not None:
             grad.zero_()
-        if self.with_gradients:
-            for rings, gradient in missing:
-                rings.add_gradients_(gradient, grad, self.grad_dictionary)
         if sparse:
-            self._sparse_levels(sparse, x, u, grad, None if short or dense or complete else whole)
+            self._sparse_levels(sparse, x, u, grad, None if complete else whole)
         for level in dense:
             self._dense_level(level, x, u, code, grad)
         if self.loss.sparsity_coefficient:
@@ -159,7 +144,10 @@ class NestedPass:
         return code, kept.copy_(soft_capped(code, self.loss.soft_cap)) if capped else code
 
     def _sort_levels(self) -> tuple[list[int], ...]:
-        """Return the levels to divide into rings, those that lack few entries, those in between, and the full ones."""
+        """Return the levels to divide into rings, those that lack few entries, those in between, and the full ones.
+
+        The last one is full unless all are divided into rings.
+        """
         few = max(1.0, self.n * self.entries.sparse_share)
         most, mean = self.active.max(), self.active.mean()
         sparse, short, dense, complete = [], [], [], []
@@ -210,10 +198,26 @@ class NestedPass:
                 gradients[place] += gradients[place + 1]
             rings.add_gradients_(gradients, grad, self.grad_dictionary)
 
-    def _short_level(self, level, x, u, full) -> tuple[CompiledRings | TorchRings, torch.Tensor]:
-        """Add a level that lacks few entries; return these, and the gradient by what the level decodes to."""
-        missing = self.entries.rings([self.loss.ks[level], self.loss.ks[-1]])
-        return missing, self._levels([level], x, u, full - missing.decode())
+    def _nearly_full_levels(self, complete, short, x, u, kept, grad, full) -> None:
+        """Add levels that lack few entries of `kept`, or none, and write their gradient; decode it to `full`."""
+        factor = self._factor("latents", kept)
+        self._product(factor, self.dictionary_factor, out=full)
+        full_gradient = self._levels(complete[:1], x, u, full[None].clone())[0]
+        for level in complete[1:]:
+            full_gradient += self._levels([level], x, u, full[None].clone())[0]
+        lacking = []
+        for level in short:
+            missing = self.entries.rings([self.loss.ks[level], self.loss.ks[-1]])
+            gradient = self._levels([level], x, u, full - missing.decode())
+            full_gradient += gradient[0]
+            lacking.append((missing, -gradient))
+        if grad is None:
+            return
+        gradient_factor = self._factor("full_gradient", full_gradient)
+        self._product(gradient_factor, self.dictionary_factor.T, out=grad)
+        self._add_product_(self.grad_dictionary, factor.T, gradient_factor)
+        for missing, gradient in lacking:
+            missing.add_gradients_(gradient, grad, self.grad_dictionary)
 
     def _dense_level(self, level, x, u, code, grad) -> None:
         chosen = self.entries.top(self.loss.ks[level], out=_scratch("chosen", code))
@@ -253,10 +257,6 @@ class NestedPass:
 
 def _scratch(name: str, like: torch.Tensor, columns: int | None = None) -> torch.Tensor:
     return WORKSPACE.take(name, len(like), columns or like.shape[1], dtype=like.dtype)
-
-
-def _plus(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
-    return left if right is None else right if left is None else left.add_(right)
 
 
 def _cosine(decoded: torch.Tensor, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
