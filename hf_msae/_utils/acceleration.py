@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -55,7 +56,14 @@ def build_accelerator(
             "CPU (--use_cpu), or launch one process"
         )
     check_distribution(accelerator)
+    atexit.register(_leave_process_group)
     return accelerator
+
+
+def _leave_process_group() -> None:
+    """End gloo's threads where `end_training` has not: a process that exits beside them is often aborted."""
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 class _MainProcessLogger(MultiProcessAdapter):

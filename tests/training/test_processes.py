@@ -64,6 +64,7 @@ def of_two(tmp_path_factory, data_flags, finished, embeddings):
     ]
     commands = json.dumps(commands, default=str)
     shown = end(start(*TORCHRUN, Path(__file__).with_name("two_processes.py"), commands))
+    assert shown.count(two_processes.LEFT) == 2, "or one of them might be aborted at exit"
     assert shown.count("on 2 x cpu") == shown.count("from hf_msae import MSAEModel") == 2, "only one process prints"
     return folder
 
