@@ -10,20 +10,20 @@ from importlib import import_module
 # The modules are imported only when their command runs: --help should not wait for torch.
 _GROUPS = {
     "train and measure": {
-        "quickstart": "train, evaluate and name an MSAE on synthetic scenes, in a few minutes",
+        "quickstart": "train, evaluate and name an MSAE on synthetic scenes in a few minutes",
         "extract": "embed images or captions with CLIP, SigLIP or DINOv2",
         "train": "train an MSAE on embeddings and write its metrics and model card",
-        "evaluate": "measure an MSAE at several granularities",
+        "evaluate": "evaluate an MSAE at several numbers of active latents",
         "name": "name the latents from a vocabulary, with evidence for each name",
     },
     "use": {
-        "label": "label latents by LINE, from a vocabulary or with a language model",
+        "label": "label latents with LINE, from a vocabulary or with a language model",
         "explain": "list the concepts in an image or text, or explain why two of them match",
         "search": "search a dataset by example, by concepts or by an edited example",
         "bias": "test which concepts drive a classifier",
-        "swordbench": "compare ways of steering: removing a concept, and nothing else",
-        "red-team": "look for what is wrong with a model of hyperspectral patches",
-        "doctor": "say what there is of a model, what does not fit, and what to run next",
+        "swordbench": "compare steering methods: do they remove a concept, and nothing else?",
+        "red-team": "find faults of a model of hyperspectral patches or a classifier of embeddings",
+        "doctor": "check a model for problems, and list what to run next",
         "report": "write an HTML page about a model: quality, concepts, bias and searches",
         "demo": "open the concept explorer in a browser",
     },

@@ -41,7 +41,7 @@ class BiasArguments(ProbeArguments):
 
     target: str | None = flag("Column of labels. A linear probe of it is trained on train_data.", None)
     positive: str | None = flag(
-        "Class to explain. Defaults to the second of two classes, such as True of False and True.", None
+        "Class to explain. Defaults to the second of two classes, such as True for False and True.", None
     )
     zero_shot: list[str] = flag(
         "Texts of a zero-shot classifier, used instead of a probe: first the class to explain, then the others.", []
@@ -63,9 +63,11 @@ class BiasArguments(ProbeArguments):
     alpha: float = flag("Significance level of the tests; intervals cover 1 - alpha.", 0.05)
     seed: int = flag("Random seed for the rows and the random latents.", 0)
     top: int = flag("Number of concepts in the figures.", 6)
-    figure: str | None = flag("PNG, PDF or SVG file to plot doses and responses in.", None)
+    figure: str | None = flag(
+        "PNG, PDF or SVG file for a plot of the class probability against the strength of each concept.", None
+    )
     box_figure: str | None = flag(
-        "PNG, PDF or SVG file to plot activations in, split by whether the class is predicted.", None
+        "PNG, PDF or SVG file for a plot of activations, split by whether the class is predicted.", None
     )
     output: str | None = flag("JSON file to write the results to.", None, aliases=("--output_file",))
 

@@ -1,9 +1,9 @@
 """Turn a checkpoint of another library into an MSAE that computes the same, or an MSAE into SAELens' format.
 
 The format is detected from the files: the MSAE authors' .pth, SAELens, sparsify, dictionary_learning (ae.pt),
-overcomplete, ViT-Prisma, saev and others. Nothing in a file is run: only tensors and plain numbers are read. Flags
-supply what a checkpoint lacks, and take precedence over what it says. What no MSAE can compute (embeddings that are
-standardized one by one, transcoders) is refused with the reason.
+overcomplete, ViT-Prisma, saev and others. No code in a file is run: only tensors and plain numbers are read. Flags
+supply settings that a checkpoint lacks, and override those that it has. A checkpoint that no MSAE can reproduce
+(transcoders, or embeddings that are standardized one by one) is refused with the reason.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ConvertArguments:
     subfolder: str | None = flag("Folder or file within source.", None)
     revision: str | None = flag("Branch, tag or commit of a source on the Hub.", None)
     format: str | None = flag(
-        f"Format of source, one of {', '.join(FORMATS)}. Defaults to the one that its files have.", None
+        f"Format of source, one of {', '.join(FORMATS)}. Defaults to the one detected from its files.", None
     )
     to: Literal["msae", "saelens"] = flag(
         "Format to write. msae: config.json and model.safetensors. saelens: an SAE that sae-lens loads, made of an "
@@ -84,16 +84,16 @@ def _override_arguments() -> type:
     flags = [(name, types[name] | None, flag(helps[name], None)) for name in _CONFIG_FIELDS]
     mean = flag(
         "File (.npy or .safetensors) with the mean to subtract from embeddings, one number per column, if the "
-        "checkpoint needs it and does not hold it.",
+        "checkpoint needs it and does not contain it.",
         None,
     )
     scale = flag(
-        "Factor of embeddings after the mean is subtracted, if the checkpoint needs it and does not hold it. 1 "
+        "Factor of embeddings after the mean is subtracted, if the checkpoint needs it and does not contain it. 1 "
         "without --input_mean means that it was trained on raw embeddings.",
         None,
     )
     flags += [("input_mean", str | None, mean), ("input_scale", float | None, scale)]
-    group = {"_argument_group_name": "what the checkpoint lacks or has wrong"}
+    group = {"_argument_group_name": "settings that the checkpoint lacks or has wrong"}
     return make_dataclass("OverrideArguments", flags, namespace=group)
 
 

@@ -36,7 +36,7 @@ class ServerArguments:
     host: str = flag("Address to listen on; 0.0.0.0 for other machines too.", "127.0.0.1")
     port: int = flag("Port to listen on; 0 for any free one.", 7860)
     root_path: str | None = flag(
-        "Path under which a proxy shows the page, such as /concepts, or its whole address (docs/space.md).", None
+        "Path under which a proxy serves the page, such as /concepts, or its full address (docs/space.md).", None
     )
     open_browser: bool = flag("Open the page in a browser.", False)
     mcp_server: bool = flag("Also serve the functions of the page as MCP tools (needs the package mcp).", False)

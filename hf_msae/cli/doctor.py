@@ -1,7 +1,7 @@
-"""Say on one page what there is of a model, what does not fit, what is missing, and what to run next.
+"""Check a model for problems: list what there is, what is broken or missing, and what to run next.
 
-Only reads. The backbone is looked for, but loaded only with --check_backbone. The exit code is 1 if something is
-damaged or does not fit, and 0 otherwise, whatever is missing.
+Changes nothing. The backbone is looked for, but loaded only with --check_backbone. The exit code is 1 if something is
+damaged or does not match the model, and 0 otherwise, even if something is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DoctorArguments:
         "Folder or Hub id of the backbone. Defaults to the one that the MSAE was trained on.", None
     )
     data: str | None = flag(
-        "Embeddings to look at. Those near the model, and those in the command that trained it, are looked at anyway.",
+        "Embeddings to check, besides those near the model and those in the command that trained it.",
         None,
     )
     check_backbone: bool = flag("Load the backbone, and compare it with the one that the MSAE was trained on.", False)

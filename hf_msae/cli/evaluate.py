@@ -1,4 +1,4 @@
-"""Measure the reconstructions and the sparsity of an MSAE at every level.
+"""Evaluate the reconstructions and the sparsity of an MSAE at every level.
 
 Prints a table with one row per level, and writes the metrics to a JSON file with --output. For several processes, use
 `accelerate launch -m hf_msae.cli.evaluate` or `torchrun -m hf_msae.cli.evaluate`.
@@ -56,8 +56,8 @@ class EvaluationArguments:
     )
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     ks: list[int] | None = flag(
-        "Granularities to evaluate at: numbers of the largest activations that are kept. Defaults to the levels the "
-        "model was trained with.",
+        "Numbers of active latents to evaluate at: only the k largest activations are kept. Defaults to the levels "
+        "the model was trained with.",
         None,
     )
     widths: list[int] | None = flag(
@@ -66,7 +66,7 @@ class EvaluationArguments:
         None,
     )
     progressive: bool = flag("Evaluate at k = 16, 32, 64, ... up to all latents (progressive recovery).", False)
-    figure: str | None = flag("PNG, PDF or SVG file to plot the metrics of every level in.", None)
+    figure: str | None = flag("PNG, PDF or SVG file for a plot of the metrics at every level.", None)
     probe_columns: list[str] = flag(
         "Columns of the data with class labels. Linear probes are trained on the original embeddings of train_data "
         "and tested on reconstructions; sparse probes test how well a few latents predict the classes.",
@@ -90,19 +90,19 @@ class EvaluationArguments:
     )
     train_split: str | None = flag("Split of train_data, if it has several.", None)
     encoder_data: str | None = flag(
-        "Embeddings of the same rows, in the same order, by another encoder. They measure how alike the rows are "
-        "that activate a latent (monosemanticity).",
+        "Embeddings of the same rows, in the same order, by another encoder. They measure how similar the rows that "
+        "activate a latent are (monosemanticity).",
         None,
     )
     encoder: str | None = flag(
-        "Name of that encoder. Defaults to the backbone that encoder_data was extracted with.", None
+        "Name of the encoder of encoder_data. Defaults to the backbone that encoder_data was extracted with.", None
     )
     encoder_column: str | None = flag(
         "Column of encoder_data that holds the embeddings. Defaults to its only one.", None
     )
     other_seeds: list[str] = flag(
         "Folders or Hub ids of MSAEs trained with other seeds, to measure how many of the active latents they share "
-        "with this one at each granularity.",
+        "with this one at each level.",
         [],
     )
     per_device_eval_batch_size: int = flag("Embeddings per process and forward pass; affects speed only.", 4096)

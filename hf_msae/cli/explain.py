@@ -1,6 +1,6 @@
 """List the concepts that a model sees in an image or text, or explain why two of them match.
 
-With one item, the strongest concepts are listed, at one granularity or from coarse to fine. With two, their cosine
+With one item, its strongest concepts are listed, for one or several numbers of latents. With two, their cosine
 similarity is split into contributions of concepts, of the bias and mean, and of the reconstruction error. With
 many pictures, the models are loaded once, and the strongest concepts of each picture are written to one file.
 """
@@ -47,8 +47,8 @@ class ExplainArguments:
     )
     caption_column: str = flag("Column of the captions, if --center_texts is a dataset.", "caption")
     ks: list[int] = flag(
-        "Numbers of latents to keep: few for a coarse explanation, many for a fine one. With several, each shows what "
-        "it adds to the one before. Defaults to the model's k.",
+        "Numbers of latents to keep: few for a coarse explanation, many for a fine one. With several values, each "
+        "shows what it adds to the previous one. Defaults to the model's k.",
         [],
     )
     top: int = flag("Number of concepts to show.", 10)
@@ -58,7 +58,7 @@ class ExplainArguments:
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     figure: str | None = flag("PNG, PDF or SVG file for the plot of the concepts, next to the image.", None)
     output: str | None = flag(
-        "File to write the results to: JSON, or with the ending .csv one row for each concept of each item.",
+        "File to write the results to: .json, or .csv with one row for each concept of each item.",
         None,
         aliases=("--output_file",),
     )

@@ -48,7 +48,7 @@ class ExtractionArguments:
     output_dir: str = flag("Folder to write the embeddings to.")
     hook_point: list[str] = flag(
         "Hook points to read in one forward pass, each written to a column of its own: image_embeds, text_embeds, or "
-        "the tokens that leave a block, such as vision.layers.6 or text.layers.6.",
+        "the output tokens of a block, such as vision.layers.6 or text.layers.6.",
         ["image_embeds"],
     )
     image_column: str | None = flag(
@@ -63,7 +63,7 @@ class ExtractionArguments:
         "all",
     )
     tokens_per_row: int | None = flag(
-        "Largest number of tokens per row, sampled at random. Defaults to all tokens.", None
+        "Maximum number of tokens per row, sampled at random. Defaults to all tokens.", None
     )
     seed: int = flag("Random seed for sampling tokens.", 0)
     streaming: bool = flag("Read the dataset row by row instead of downloading or converting it first.", False)
@@ -72,13 +72,13 @@ class ExtractionArguments:
     )
     split: str | None = flag("Split of the dataset, if it has several.", None)
     test_size: float | None = flag(
-        "Share of the rows to set aside as a split named test, for a dataset without splits: --split test embeds "
-        "these rows, always the same ones, and --split train the others.",
+        "Fraction of the rows to hold out as the split test, for a dataset without splits: --split test embeds these "
+        "rows (always the same ones), --split train the others.",
         None,
     )
     max_rows: int | None = flag(
-        "Largest number of rows to embed, for a trial: rows spread over the dataset, or the first ones of a stream. "
-        "Defaults to all.",
+        "Maximum number of rows to embed, for a trial run: rows spread over the dataset, or the first ones of a "
+        "stream. Defaults to all.",
         None,
     )
     dataset_config_name: str | None = flag("Configuration of a dataset on the Hub, if it has several.", None)

@@ -1,10 +1,10 @@
-"""Label latents of an MSAE with an open vocabulary, by LINE: propose, draw, look, and propose again.
+"""Label latents of an MSAE with an open vocabulary, by LINE: propose a concept, draw it, score it, and repeat.
 
-A proposer names a concept, an imager makes pictures of it, the latent's activations are compared with those of control
+A proposer names a concept, an imager makes pictures of it, the latent's activations are compared with those on control
 pictures, and the scores go back to the proposer, which names a better concept. Labels are confirmed on pictures that
-the search did not use. They are written beside the names of the latents, where the report and the explorer find them.
-An interrupted command continues where it was: what was proposed and drawn is kept in the output folder.
-A latent that fails does not end it, and the exit code is 1 if nothing came of any.
+the search did not use. They are added to the model's table of names, where the report and the explorer find them.
+An interrupted command continues where it stopped, because proposals and pictures are kept in the output folder.
+If a latent fails, the others are still labeled; the exit code is 1 if no latent gets a label.
 """
 
 from __future__ import annotations

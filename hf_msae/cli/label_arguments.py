@@ -20,15 +20,15 @@ class LabelArguments:
     _argument_group_name: ClassVar[str] = "labels"
 
     control: str = flag(
-        "Pictures that the latents' response to a concept is compared with: a folder, a dataset on the Hub, "
+        "Control pictures, with which the pictures of a concept are compared: a folder, a dataset on the Hub, "
         "scenes:SPLIT:N[:SEED], or whatever else hf-msae extract reads. They are never taken from --images."
     )
-    output: str = flag("Folder for labels, history, pictures and figures. One that has some of them is continued.")
+    output: str = flag("Folder for labels, history, pictures and figures. A run in this folder is continued.")
     latents: list[int] = flag("Latents to label.", [])
     all_active: bool = flag(f"Label all latents that at least {LEAST_ACTIVE} control pictures activate.", False)
     proposer: str = flag(
-        "What names concepts: 'vocabulary', which is no language model and can name nothing but its words; "
-        "transformers:MODEL for a language model on this machine, or transformers:FOLDER/FILE.gguf; or "
+        "Source of concepts: 'vocabulary', which is not a language model and proposes only the words of "
+        "--vocabulary; transformers:MODEL for a language model on this machine, or transformers:FOLDER/FILE.gguf; or "
         "inference:MODEL for one behind an API, whose key is in HF_TOKEN or the variable that --api_key_variable "
         "names.",
         "vocabulary",
@@ -39,7 +39,7 @@ class LabelArguments:
         None,
     )
     imager: str = flag(
-        "What makes pictures: 'scenes', the renderer of the synthetic scenes; 'retrieval' from --images by text; "
+        "Source of pictures: 'scenes', the renderer of the synthetic scenes; 'retrieval' from --images by text; "
         "diffusers:MODEL for a text-to-image model on this machine; or inference:MODEL for one behind an API.",
         "retrieval",
     )
@@ -47,7 +47,7 @@ class LabelArguments:
     images_split: str | None = flag("Split of --images, if it has several.", None)
     control_split: str | None = flag("Split of --control, if it has several.", None)
     image_column: str = flag("Column of the pictures in --control and --images.", "image")
-    max_control: int = flag("Largest number of control pictures: rows spread over the dataset.", 1000)
+    max_control: int = flag("Maximum number of control pictures: rows spread over the dataset.", 1000)
     truth: str | None = flag(
         "Pictures whose contents are known, given like --control, on which labels are checked: scenes, or a dataset "
         "with a column of tags or boolean columns. By default the control pictures that the search does not use; "
@@ -55,37 +55,42 @@ class LabelArguments:
         None,
     )
     truth_split: str | None = flag("Split of --truth, if it has several.", None)
-    base_url: str | None = flag("Address of a server of your own for inference:MODEL, proposer or imager.", None)
-    api_key_variable: str | None = flag("Environment variable with the key; a server of your own gets no other.", None)
+    base_url: str | None = flag("Address of your own server for inference:MODEL, as the proposer or imager.", None)
+    api_key_variable: str | None = flag(
+        "Environment variable with the API key. Without it, your own server gets no key.", None
+    )
     start_from_names: bool = flag("Start from a latent's name and runner-up in the table of names, too.", True)
     iterations: int = flag("Number of proposals for each latent.", 10)
-    images_per_concept: int = flag("Pictures of a concept that is tried; the best get up to four times as many.", 5)
-    confirm_images: int = flag("Fresh pictures that confirm a label: at least 5, or 0 to confirm none.", 20)
+    images_per_concept: int = flag(
+        "Number of pictures for each proposed concept; the best concepts get up to four times as many.", 5
+    )
+    confirm_images: int = flag(
+        "Number of fresh pictures to confirm a label with: at least 5, or 0 for no confirmation.", 20
+    )
     metric: Literal["auc", "mad", "mean"] = flag(
-        "What concepts are compared by: the AUC against control pictures, the distance of the means in standard "
-        "deviations, or the mean activation.",
+        "Score of a concept: the AUC against control pictures, the distance of the means in standard deviations, or "
+        "the mean activation.",
         "auc",
     )
     k: int | None = flag("Number of latents to keep for each picture. Defaults to the MSAE's own.", None)
     budget_calls: int | None = flag("Maximum number of calls of the language model.", None)
     budget_tokens: int | None = flag("Maximum number of tokens of prompts and answers.", None)
-    budget_images: int | None = flag("Largest number of pictures that are made.", None)
+    budget_images: int | None = flag("Maximum number of pictures to make.", None)
     budget_seconds: float | None = flag("Maximum run time in seconds; labels found by then are still confirmed.", None)
     budget_cost: float | None = flag("Maximum cost of calls and pictures, by the prices below.", None)
     price_input: float = flag("Price of a million tokens of prompts, for inference:MODEL as the proposer.", 0.0)
     price_output: float = flag("Price of a million tokens of answers.", 0.0)
     price_image: float = flag("Price of a picture, for inference:MODEL as the imager.", 0.0)
     style: str | None = flag(
-        "What a text-to-image model is asked for: plain, photo, or a text with {} in the concept's place. Defaults to "
-        "plain.",
+        "Prompt for a text-to-image model: plain, photo, or a text with {} in the concept's place. Defaults to plain.",
         None,
     )
     hard_negatives: int = flag(
-        "Pictures that lack a concept and are otherwise like its own, which make up half of what it is compared with; "
-        "scenes have them.",
+        "Number of pictures that lack a concept and are otherwise similar to its own, as half of its comparison; the "
+        "imager scenes makes them.",
         0,
     )
-    figures: int = flag("Draw figures for this many labels, in order.", 24)
+    figures: int = flag("Number of labels to draw figures for, in order.", 24)
     seed: int = flag("Random seed of proposals, pictures, and of the control's halves.", 0)
 
     def __post_init__(self):

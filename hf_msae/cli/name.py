@@ -1,10 +1,10 @@
 """Give every latent of an MSAE a name from a vocabulary or from your own labels, with the evidence for it.
 
 With embeddings of images (--data), a latent is named by the word whose zero-shot scores agree best with its
-activations, and the name is tested on images that did not choose it, against chance and for its strength. Without
-images, a latent is named by the word whose text embedding is closest in direction, which is a suggestion. With
---label_columns, a latent is named by the label that its activation detects best, and the name is tested on rows that
-did not choose it; that needs neither words nor the backbone. The table is written to the model's folder, where the
+activations, and the name is tested on other images: is it better than chance, and strong enough? Without images, a
+latent is named by the word whose text embedding is closest in direction, which is only a suggestion. With
+--label_columns, a latent is named by the label that its activation detects best, and the name is tested on other rows;
+this needs neither words nor the backbone. The table is written to the model's folder, where the
 other commands, VisionTextMSAE and the model card find it.
 """
 
@@ -90,7 +90,8 @@ class NameArguments:
         "Subtract the mean of the vocabulary's embeddings, to reduce the modality gap.", True, aliases=("--centre",)
     )
     ratio_over: Literal["words", "latents"] = flag(
-        "Whether the ratio compares the best word with the runner-up word, or the latent with the runner-up latent.",
+        "What the column ratio divides a name's similarity by: that of the runner-up word, or that of the runner-up "
+        "latent.",
         "words",
     )
     null: Literal["vocabulary", "dictionary", "shuffled", "isotropic"] = flag(

@@ -1,7 +1,7 @@
 """Publish a trained model on the Hub, in one commit: weights, metrics, names, figures and the card.
 
-The files are put together and loaded back before anything is sent; paths of this machine are left out. A folder of
-several runs, such as a sweep, is published as a whole, each model in a subfolder, with an index of them all.
+The files are copied to a new folder and loaded from it before anything is sent; paths of this machine are left out. A
+folder of several runs, such as a sweep, is published as a whole, each model in a subfolder, with an index of them all.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class PushArguments:
         "Add modules so that the model loads with trust_remote_code=True, without hf_msae.", default=False
     )
     license: str | None = flag(
-        "License of the weights, as the Hub writes it. Defaults to that of the existing card, or to apache-2.0 (for a "
-        "converted model: none).",
+        "License of the weights, as an identifier of the Hub such as mit. Defaults to that of the existing card, or "
+        "to apache-2.0 (for a converted model: none).",
         default=None,
     )
-    tags: list[str] = flag("More tags for the card.", default=[])
+    tags: list[str] = flag("Additional tags for the card.", default=[])
     replace_card: bool = flag("Replace a card that a person has edited; otherwise its text is kept.", default=False)
     max_shard_size: str | None = flag("Maximum size of a file of weights, for example 5GB.", default=None)
     commit_message: str | None = flag("First line of the commit message.", default=None)

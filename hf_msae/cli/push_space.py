@@ -1,6 +1,6 @@
 """Publish the concept explorer as a Space on the Hub, showing your model.
 
-The Space's files and the package are sent in one commit; Space variables say which model and pictures it shows.
+The Space's files and the package are sent in one commit; Space variables set which model and pictures it shows.
 Without --model it shows the model of rendered scenes. A Space cannot read this machine: models and data have to be on
 the Hub, or come with the package.
 """

@@ -1,12 +1,13 @@
-"""Look for what is wrong with a model of hyperspectral patches or embeddings: shortcuts, blind spots, and more.
+"""Find faults of a model of hyperspectral patches or of a classifier of embeddings: shortcuts, blind spots, and more.
 
-The model is fitted in folds to features of the patches. Audits test whether it reads the farm or the instrument
-instead of the soil, for which targets, fields and values it fails, whether single bands leak or drift, which bands its
-predictions rest on, how few of them would do, how small perturbations mislead it, and what depends on the draw. What
-is significant among all tests is a finding. Finished audits are kept: an interrupted run continues with the others.
+The model is fitted in folds to features of the patches. Audits test whether it relies on the farm or the instrument
+instead of the soil; for which targets, fields and values it fails; whether single bands leak or drift; which bands its
+predictions are based on, and how few are enough; how small perturbations mislead it; and what depends on the random
+seed. Findings are significant after a correction for all tests. Finished audits are kept, so an interrupted run
+continues with the others.
 
-With --msae, the data are embeddings, and the model is a classifier of them: predictions are attributed to concepts,
-and concepts are intervened on, pruned and attacked.
+With --msae, the data is embeddings, and the model is a classifier of them: predictions are attributed to concepts, and
+concepts are changed, pruned and attacked.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class RedTeamArguments:
     )
     output: str = flag("Folder of the results: report.html, report.json, findings.yaml, figures, and finished audits.")
     model: str | None = flag(
-        "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (of the winners of HYPERVIEW, on their own "
-        "features), or file.py:name (or module:name) of a scikit-learn model of your own, or of a function without "
-        "arguments that makes one. With --msae, logistic, a model of your own, or a safetensors file of a linear "
-        "layer, which is not fitted again. Defaults to forest, and to logistic with --msae.",
+        "Model: forest, extra_trees, boosting, pls, ridge, knn or hybrid (the model of the HYPERVIEW winners, with "
+        "its own features), or file.py:name (or module:name) of your own scikit-learn model, or of a function "
+        "without arguments that creates one. With --msae, logistic, your own model, or a safetensors file of a "
+        "linear layer, which is not fitted again. Defaults to forest, and to logistic with --msae.",
         None,
     )
     msae: str | None = flag(
@@ -73,48 +74,56 @@ class RedTeamArguments:
         "Names of concepts that the classifier may depend on. Defaults to the names of the label and its classes.", []
     )
     features: str = flag(
-        "What the model is given: mean, the mean spectrum of a field, or eagle_eyes, 2,400 features of the winners of "
-        "HYPERVIEW. A model of patches, such as hybrid, makes its own.",
+        "Features for the model: mean, the mean spectrum of a field, or eagle_eyes, 2,400 features of the HYPERVIEW "
+        "winners. A model of patches, such as hybrid, computes its own.",
         "mean",
     )
     targets: list[str] = flag("Targets to predict. Defaults to all.", [])
     groups: list[str] = flag(
-        "Groupings to leave groups of out: columns of the ground truth or of --group_table, such as farm, or "
-        "field_size; of embeddings, their columns. Defaults to all that are known of patches, and to none of "
-        "embeddings.",
+        "Columns whose groups are left out in turn, such as farm: columns of the ground truth or of --group_table, "
+        "or field_size; for embeddings, columns of their dataset. Defaults to all known ones for patches, and to "
+        "none for embeddings.",
         [],
     )
     group_table: str | None = flag(
-        "CSV file with further groupings of patches: a column sample_index, and one for each grouping, such as farm, "
-        "instrument or date.",
+        "CSV file with more columns of groups for patches, such as farm, instrument or date, and a column "
+        "sample_index.",
         None,
     )
-    audits: list[str] = flag("Audits to run, by name. Defaults to all.", [])
-    ground_truth: str | None = flag("CSV file with targets and groups, if it is not beside the patches.", None)
-    wavelengths: str | None = flag("File with the wavelengths of the bands, if it is not beside the patches.", None)
-    wavelength_unit: str | None = flag(
-        "What wavelengths are in: nm, um, angstrom or m. Defaults to what their file says, or their size.", None
+    audits: list[str] = flag(
+        "Audits to run: shortcuts, performance, bands, attributions, pruning, attacks, concepts (with --msae), "
+        "stability. Defaults to all.",
+        [],
     )
-    unit: str | None = flag("What values are in: digital_numbers, percent or reflectance; see load_patches.", None)
+    ground_truth: str | None = flag("CSV file with targets and groups, if it is not next to the patches.", None)
+    wavelengths: str | None = flag("File with the wavelengths of the bands, if it is not next to the patches.", None)
+    wavelength_unit: str | None = flag(
+        "Unit of the wavelengths: nm, um, angstrom or m. Defaults to the unit in their file, or the one that fits "
+        "their size.",
+        None,
+    )
+    unit: str | None = flag("Unit of the values: digital_numbers, percent or reflectance; see load_patches.", None)
     mask_means: str | None = flag(
-        "What True in a mask means: outside or inside the field. Defaults to outside, unless that looks wrong.", None
+        "What True in a mask means: outside or inside the field. Defaults to outside, with an error if that looks "
+        "wrong.",
+        None,
     )
     fields: str | None = flag(
         "Labels of the fields of a scene (one ENVI header as the data): a .npy file or an ENVI header.", None
     )
-    only: list[str] = flag("Names (ids) of the only patches to use, or a file with one in each line.", [])
-    leave_out: list[str] = flag("Names (ids) of patches not to use, or a file with one in each line.", [])
+    only: list[str] = flag("Ids of the patches to use, or a file with one id per line. Defaults to all.", [])
+    leave_out: list[str] = flag("Ids of patches to leave out, or a file with one id per line.", [])
     invalid: str = flag("What to do with invalid patches: raise an error, or drop them.", "raise")
-    split: str | None = flag("Split of a dataset with several. Of patches, defaults to train.", None)
+    split: str | None = flag("Split of the dataset, if it has several. Defaults to train for patches.", None)
     num_fields: int = flag("Number of synthetic fields.", 300)
-    blind_spots: list[str] = flag("What to plant in synthetic fields: range, outliers, drift, leak, farm.", [])
-    num_folds: int = flag("Number of folds.", 5)
-    num_explained: int = flag("Number of rows that predictions are explained of, at most.", 200)
-    num_attacked: int = flag("Number of patches that are attacked, at most.", 60)
+    blind_spots: list[str] = flag("Blind spots to plant in synthetic fields: range, outliers, drift, leak, farm.", [])
+    num_folds: int = flag("Number of cross-validation folds.", 5)
+    num_explained: int = flag("Maximum number of rows whose predictions are explained.", 200)
+    num_attacked: int = flag("Maximum number of patches to attack.", 60)
     num_seeds: int = flag(
-        "Number of seeds that stability is measured over, and half the number of bootstrap samples.", 4
+        "Number of random seeds of the stability audit, which also uses twice as many bootstrap samples.", 4
     )
-    alpha: float = flag("Probability of one false finding or more.", 0.05)
+    alpha: float = flag("Probability of at least one false finding, over all tests.", 0.05)
     seed: int = flag("Random seed of synthetic fields, folds, draws and the model.", 0)
     disable_tqdm: bool = flag("Hide the progress bars, which are only shown on a terminal.", False)
 

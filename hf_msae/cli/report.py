@@ -1,6 +1,6 @@
 """Write one page about a model: quality, concepts with pictures, hierarchy, bias, and searches.
 
-The page is a single HTML file that needs no network: open it in a browser, print it, or send it on.
+The page is a single HTML file that works offline: open it in a browser, print it, or send it to others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ReportArguments(ImageArguments, ProbeArguments):
         None,
     )
     swordbench: str | None = flag(
-        "Folder that `hf-msae swordbench` wrote, or its results.json, to show how well steering works.", None
+        "Folder written by `hf-msae swordbench`, or its results.json, to show how well steering methods work.", None
     )
     index_dir: str | None = flag("Folder of a search index to use or create. Defaults to a temporary one.", None)
     num_concepts: int = flag("Number of concepts in the gallery.", 24)

@@ -1,7 +1,7 @@
 """Search a dataset by example, by concepts, or by an example with some concepts changed.
 
-The first search builds an index of the embeddings' codes, which is kept for later searches. Rows that were appended to
-the embeddings since are added to it.
+The first search builds an index of the embeddings' codes, which is kept for later searches. Rows that have been
+appended to the embeddings are added to it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class SearchArguments(ImageArguments):
     row: int | None = flag("Number of a row of the data; finds rows similar to it.", None)
     find: list[str] = flag(
         "Concepts that should be active: names, or latents such as latent:3, each with an optional weight such as "
-        "red=2. A negative weight excludes a concept. A bare number is a latent unless a concept has that name.",
+        "red=2. A negative weight ranks rows with the concept lower. A bare number is a latent unless a concept has "
+        "that name.",
         [],
     )
     edits: list[str] = flag("Changes to the concepts of the example before searching, such as red=0 latent:3=2.", [])
@@ -70,9 +71,9 @@ class SearchArguments(ImageArguments):
     )
     index_k: int = flag("Number of latents that the index keeps per row.", 32)
     approximate: bool = flag(
-        "Use an approximate search, which is faster and may miss rows. Needs faiss: pip install 'hf_msae[ann]'.", False
+        "Use approximate search, which is faster but may miss rows. Needs faiss: pip install 'hf_msae[ann]'.", False
     )
-    figure: str | None = flag("PNG, PDF or SVG file to show the pictures found in.", None)
+    figure: str | None = flag("PNG, PDF or SVG file for a figure of the pictures found.", None)
     output: str | None = flag("JSON file to write the rows found to.", None, aliases=("--output_file",))
 
     def __post_init__(self):

@@ -1,9 +1,9 @@
-"""Compare ways of steering: does removing a concept remove it, only it, and nothing else?
+"""Compare steering methods: do they remove a concept from embeddings, and nothing else?
 
 Every method is fitted to the concepts of every task, on training rows in which a label and one concept, the bias, are
-correlated. The test rows say whether the concept is found and gone, whether others stay, and what a classifier of the
-label gains where the bias misled it and loses where there was none. Finished cells are kept: an interrupted run
-continues with the cells that are missing.
+correlated. The test rows show whether the concept is found and removed, whether other concepts remain, and how much
+accuracy a classifier of the label gains where the bias misled it and loses elsewhere. Finished cells (a method on a
+task with a seed) are kept, so an interrupted run continues with the others.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class SwordBenchArguments:
     )
     tasks: list[str] = flag("Tasks to run, by name; --available lists them.", [])
     methods: list[str] = flag(
-        "Methods to compare, by name, or `all`: those that need nothing but labels and, with --msae and --backbone, "
-        "those that need these. --available lists them.",
+        "Methods to compare, by name, or `all`: those that need only labels, and those that need --msae or "
+        "--backbone if it is given. --available lists them.",
         ["all"],
     )
     msae: str | None = flag(
@@ -63,39 +63,45 @@ class SwordBenchArguments:
         None,
     )
     num_latents: int | None = flag(
-        "Number of latents that the method msae sets to zero. Defaults to shifting all of them where the concept is.",
+        "Number of latents that the method msae sets to zero. By default, it shifts all latents of rows with the "
+        "concept instead.",
         None,
     )
-    data: str | None = flag("Embeddings with columns of labels, to make a task of your own.", None)
+    data: str | None = flag("Embeddings with columns of labels, for your own task.", None)
     concepts: list[str] = flag("Columns of --data that are concepts: true or false, or 1 and 0.", [])
     target: str | None = flag("Column of --data with the label that a classifier predicts.", None)
     bias: str | None = flag("The one of --concepts that is spuriously correlated with the label.", None)
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
     split_column: str | None = flag(
-        "Column of --data that says which rows to train and to test on: train and test, or 0 and 2. Without it, each "
-        "seed splits the rows at random.",
+        "Column of --data that marks training and test rows: train and test, or 0 and 2. Without it, each seed "
+        "splits the rows at random.",
         None,
     )
-    test_share: float = flag("Without --split_column, share of the rows of --data that may be tested on.", 0.5)
+    test_share: float = flag(
+        "Fraction of the rows of --data from which test rows are drawn, without --split_column.", 0.5
+    )
     balance_test: bool | None = flag(
-        "Test on as many rows of --data with the bias as without it, of each label, and leave others out. Defaults to "
-        "true without --split_column, and to false with it.",
+        "Balance the test rows of --data: for each label, as many with the bias as without it; the rest are left "
+        "out. Defaults to true without --split_column, and to false with it.",
         None,
     )
     correlation: float | None = flag("Correlation of label and bias in the training rows of --tasks.", None)
-    num_rows: int | None = flag("Number of rows of each task at most.", None)
+    num_rows: int | None = flag("Maximum number of rows of each task.", None)
     hook_point: str | None = flag(
-        "Where the backbone is read, as vision.layers.6: of --tasks, whose tokens are averaged, and of --data, the "
-        "column of embeddings. Defaults to image_embeds.",
+        "Hook point of the embeddings, such as vision.layers.6. For --tasks, its tokens are averaged; for --data, it "
+        "is the column of embeddings. Defaults to image_embeds.",
         None,
     )
     seeds: list[int] = flag("Random seeds of tasks and fits.", [0, 1, 2])
     num_workers: int = flag("Number of processes.", 1)
-    only_bias: bool = flag("Measure the bias of each task alone, in a fraction of the time: no other concepts.", False)
-    submission: str | None = flag(
-        "Name on the leaderboard: write what the run's only method did as a JSON file that can be submitted.", None
+    only_bias: bool = flag(
+        "Measure only the bias of each task and no other concepts, in a fraction of the time.", False
     )
-    url: str | None = flag("Where to read about the method of --submission.", None)
+    submission: str | None = flag(
+        "Name on the leaderboard: write the results of the run's only method to a JSON file that can be submitted.",
+        None,
+    )
+    url: str | None = flag("Web page about the method of --submission.", None)
     available: bool = flag("List tasks and methods, and stop.", False)
     disable_tqdm: bool = flag("Hide the progress bar, which is only shown on a terminal.", False)
 

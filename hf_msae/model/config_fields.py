@@ -46,12 +46,12 @@ class MSAEConfigFields:
             its gradient.
         reconstruction_loss: "mse" (mean squared error over all entries), "nmse" (mean of ||r_i||^2 / ||u_i||^2 over
             embeddings) or "cosine" (mean of 1 - the cosine of u_i and its reconstruction).
-        tied: Use the transposed encoder as the decoder, instead of a parameter of its own.
+        tied: Use the transposed encoder as the decoder, instead of a separate parameter.
         soft_cap: Replace each selected activation z by cap * tanh(z / cap). Defaults to no cap.
         base_model_name_or_path: Folder or Hub id of the backbone whose embeddings the MSAE was trained on.
         base_model_revision: Git revision of the backbone.
-        base_model_weights_sha256: Hash of the backbone's weights, by which it is known wherever it lies.
-        base_model_processor_sha256: Hash of what the backbone's image processor does to pixels.
+        base_model_weights_sha256: Hash of the backbone's weights, which identifies it even if it is moved.
+        base_model_processor_sha256: Hash of the settings of the backbone's image processor.
         hook_point: Where in the backbone the embeddings were read: "image_embeds", "text_embeds", "vision.layers.{i}"
             or "text.layers.{i}".
         schema_version: Version of the checkpoint format, set by the library.

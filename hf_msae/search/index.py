@@ -204,7 +204,7 @@ class ConceptIndex:
     def by_concepts(self, concepts: Mapping[int | str, float], top: int = 10) -> pd.DataFrame:
         """Find the rows in which concepts are active: row, score.
 
-        The score is the sum of weights (by latent or name; negative ones exclude a concept) times activations. Each
+        The score is the sum of weights (by latent or name; negative ones lower the score) times activations. Each
         activation is divided by the latent's mean over the rows in which it is active, so that concepts count alike
         although some are stronger by nature.
 

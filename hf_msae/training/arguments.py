@@ -102,10 +102,10 @@ class MSAETrainingArguments:
         "docs/training.md says when it helps.",
         0,
     )
-    auxiliary_coefficient: float = flag("Weight of that auxiliary loss.", 1 / 32)
+    auxiliary_coefficient: float = flag("Weight of the auxiliary loss of auxiliary_k.", 1 / 32)
     resample_steps: int | None = flag(
-        "Optimizer steps between resamplings, which give dead latents the directions of badly reconstructed "
-        "embeddings. Defaults to no resampling.",
+        "Optimizer steps between resets of dead latents to the directions of badly reconstructed embeddings. "
+        "Defaults to no resets.",
         None,
     )
     dead_steps: int | None = flag(
@@ -128,13 +128,15 @@ class MSAETrainingArguments:
         "Optimizer steps between evaluations. Defaults to logging_steps, if eval_strategy is steps.", None
     )
     early_stopping: bool = flag(
-        f"Stop early, with an early_stopping_patience of {_PATIENCE} unless it is given.", False
+        f"Stop training when evaluations no longer improve: short for an early_stopping_patience of {_PATIENCE}.",
+        False,
     )
     early_stopping_patience: int | None = flag(
         "Evaluations without an improvement after which training stops. Defaults to training all steps.", None
     )
     early_stopping_threshold: float = flag(
-        "Change of metric_for_best_model that counts as an improvement for early_stopping_patience, if it is larger.",
+        "Change of metric_for_best_model that an evaluation must exceed to count as an improvement for "
+        "early_stopping_patience.",
         0.0,
     )
     load_best_model_at_end: bool | None = flag(
@@ -142,9 +144,7 @@ class MSAETrainingArguments:
         "to true with early_stopping_patience.",
         None,
     )
-    metric_for_best_model: str = flag(
-        f"Metric that says which evaluation is the best: {', '.join(_BEST_METRICS)}.", "fvu"
-    )
+    metric_for_best_model: str = flag(f"Metric that selects the best evaluation: {', '.join(_BEST_METRICS)}.", "fvu")
     save_strategy: _Strategy | None = flag(
         "When to save checkpoints: no, every save_steps steps, or every epoch; the last two also save the last step. "
         "An interruption always saves one. Defaults to steps.",

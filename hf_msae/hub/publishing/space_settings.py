@@ -59,14 +59,14 @@ class ExplorerSettings:
     allow_other_backbone: bool = flag(
         "Use the backbone even if it is not the one that the MSAE was trained on.", False
     )
-    max_images: int = flag("Largest number of pictures to show and search.", 2000)
+    max_images: int = flag("Maximum number of pictures to show and search.", 2000)
     edits: str | None = flag(
-        "Folder of an edit written by Edit.save_pretrained, or of several such folders: they can be applied to "
-        "pictures, as a part of Steer.",
+        "Folder of an edit written by Edit.save_pretrained, or of several such folders; a page of the tab Steer "
+        "applies them to pictures.",
         None,
     )
     swordbench: str | None = flag(
-        "Folder that `hf-msae swordbench` wrote, or its results.json, to show how well steering works.", None
+        "Folder written by `hf-msae swordbench`, or its results.json, to show how well steering methods work.", None
     )
 
     def __post_init__(self):
