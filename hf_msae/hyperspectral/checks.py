@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._utils.wording import counted
-from .patches import Pair
+from .patches import UNITS, Pair
 
 _NO_FIELD = (
     "no pixel belongs to the field: it is True everywhere, and True means outside. Leave the patch out, or pass "
@@ -16,6 +16,7 @@ _NO_FIELD = (
 )
 _FLAT_BANDS = 8  # in which a pixel has the largest value of its field: clipped, since noise makes them differ
 _MANY_PIXELS, _MANY_SHARE = 10, 0.1  # that have it in one band
+_MISSING = -9998  # digital numbers: values as low are marks, such as -9999 or the lowest of the type
 _MORE = 0.05  # of the middle of a patch than of its edge is outside, if its mask is inverted
 
 
@@ -110,12 +111,23 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
             "data",
             f"band {band + 1} ({wavelengths[band]:.1f} nm) is 0 in all of the field: {empty.sum()} missing",
         )
-    if pixels := int((~field.any(axis=0)).sum()):
+    filled = (field[0] <= 0) & (field == field[0]).all(axis=0)
+    if pixels := int(filled.sum()):
         raise PatchError(
             name,
             "mask",
-            f"{pixels} of {field.shape[1]} pixels of the field are 0 in all bands, which no soil is: mask them "
-            "(of ENVI cubes, with `data ignore value = 0` in the header or with NAME_mask.hdr) or leave the patch out",
+            f"{pixels} of {field.shape[1]} pixels of the field are {field[0, filled.argmax()]:g} in all bands, which "
+            "no soil is: mask them (of ENVI cubes, with `data ignore value` in the header or with NAME_mask.hdr) or "
+            "leave the patch out",
+        )
+    if (missing := field <= _MISSING / UNITS[unit]).any():
+        band, pixel = np.argwhere(missing)[0]
+        raise PatchError(
+            name,
+            "data",
+            f"{counted(int(missing.any(axis=0).sum()), 'pixel')} of the field stand for missing values, such as "
+            f"{field[band, pixel]:g} in band {band + 1} ({wavelengths[band]:.1f} nm): mask them, or leave out the "
+            "band or the patch",
         )
     if pixels := _saturated(field):
         top = field.max()

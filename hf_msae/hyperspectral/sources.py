@@ -154,7 +154,10 @@ def _ignored(data: np.ndarray, header: dict[str, Any]) -> np.ndarray:
         return np.zeros(data.shape[1:], dtype=bool)
     if np.isnan(float(ignored)):
         return np.isnan(data).all(axis=0)
-    value = data.dtype.type(float(ignored))
+    try:
+        value = data.dtype.type(float(ignored))
+    except OverflowError:  # no pixel has what the type cannot hold, such as -9999 of unsigned numbers
+        return np.zeros(data.shape[1:], dtype=bool)
     if "reflectance scale factor" in header:  # which the data was divided by, and the value was not
         value /= float(header["reflectance scale factor"])
     return (data == value).all(axis=0)

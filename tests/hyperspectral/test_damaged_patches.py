@@ -54,6 +54,8 @@ DAMAGES = {
     "the field is zero": (damaged(data=zero_rows, mask=lambda d, m: np.indices(d.shape)[1] >= 4), "mask", "inverted"),
     "NaN": (damaged(data=lambda d, m: put(d, m, np.nan, 20)), "data", "2 of"),
     "infinity": (damaged(data=lambda d, m: put(d, m, np.inf, 149)), "data", "band 150"),
+    "a mark in all bands": (damaged(data=lambda d, m: put(d, m, -1)), "mask", "2 of .* are -1 in all bands"),
+    "a mark in a band": (damaged(data=lambda d, m: put(d, m, -9999, 20)), "data", "2 pixels .* -9999 in band 21"),
     "saturated by type": (damaged(data=lambda d, m: put(d, m, 2**15 - 1, 100)), "data", "saturated"),
     "saturated by value": (damaged(data=lambda d, m: put(d, m, 5000.0, slice(100, 120))), "data", "saturated"),
     "a saturated band": (damaged(data=lambda d, m: band(d, 140, 4095)), "data", "saturated"),
@@ -124,10 +126,10 @@ def test_inverted_masks_are_noticed_together(made):
     assert kept.sizes["pixels"].tolist() == [int((~mask).sum()) for _, mask in pairs]
 
 
-@pytest.mark.parametrize("outside", ["soil", "zeros", "nan"])
+@pytest.mark.parametrize("outside", ["soil", "zeros", "marks", "nan"])
 @pytest.mark.parametrize("invalid", ["raise", "drop"])
 def test_inverted_masks_are_the_cause_of_what_is_wrong_with_the_first(made, outside, invalid):
-    value = {"soil": 1500, "zeros": 0, "nan": np.nan}[outside]
+    value = {"soil": 1500, "zeros": 0, "marks": -9999, "nan": np.nan}[outside]
     pairs = [(np.where(mask, value, data), ~mask) for data, mask in made]  # fields that fill their patch have none
     options = {"wavelengths": made.wavelengths, "invalid": invalid}
     with pytest.raises(PatchError, match="all 5 masks look inverted") as error:

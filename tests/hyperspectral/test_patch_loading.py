@@ -109,6 +109,10 @@ def test_envi_cubes_are_read(made, tmp_path):
     with pytest.raises(PatchError, match=f"{mask.sum()} of {mask.size} .*data ignore value.*NAME_mask.hdr") as error:
         load(tmp_path / "zeros")
     assert (error.value.file, error.value.field) == (str(tmp_path / "zeros" / "2.hdr"), "mask")
+    unsigned = {**header, "data ignore value": -9999}  # which no pixel can have
+    envi.save_image(tmp_path / "zeros" / "2.hdr", cube.astype(np.uint16), metadata=unsigned, force=True)
+    with pytest.raises(PatchError, match="0 in all bands"):
+        load(tmp_path / "zeros")
     data, mask = made[0]
     (tmp_path / "scaled").mkdir()
     both = {**header, "data ignore value": -9999, "reflectance scale factor": 10000}
