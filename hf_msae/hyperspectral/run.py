@@ -57,7 +57,7 @@ AUDITS: dict[str, Callable[[Subject], Outcome]] = {
     "stability": stability,
 }
 """The audits, in the order in which they run and are reported."""
-_FORMAT = 9
+_FORMAT = 10
 """Outcomes of another format are measured again."""
 
 

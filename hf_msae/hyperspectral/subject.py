@@ -187,6 +187,12 @@ def _keeps_what_it_learned(model: Any) -> bool:
     return getattr(model, "keeps_what_it_learned", False)
 
 
+def _will_predict(model: Any) -> bool:
+    """Say whether a model predicts, if only once it is fitted: a stack, and what is around it, cannot before."""
+    tags = getattr(model, "__sklearn_tags__", None)
+    return hasattr(model, "predict") or (tags is not None and tags().estimator_type in ("classifier", "regressor"))
+
+
 def splits(folds: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the rows to fit to and to test on of each fold."""
     return [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
@@ -210,7 +216,7 @@ def make_subject(
     model_name: str | None = None,
 ) -> Subject:
     """Check the arguments of `red_team` and put them together."""
-    if not (hasattr(model, "fit") and hasattr(model, "predict")):
+    if not (hasattr(model, "fit") and _will_predict(model)):
         from ..metrics import LinearClassifier  # here, since it imports torch
 
         if not (callable(model) or isinstance(model, LinearClassifier)):

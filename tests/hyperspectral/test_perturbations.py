@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import Ridge
 
 from hf_msae.hyperspectral import EagleEyesFeatures, MeanSpectrum, make_patches, red_team
@@ -118,3 +119,30 @@ def test_predictions_that_an_attack_makes_infinite_are_remarked_on():
     report = red_team(Fragile(), X, X[:, 0] + X[:, 1], audits=["attacks"], progress=False)
     (said,) = [remark for remark in report.remarks if "not finite" in remark]
     assert said.startswith("Under noise of ") and "80 of 80 rows" in said
+
+
+def test_what_misleads_a_classifier_without_errors_is_found():
+    class Brighter(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            return self
+
+        def predict(self, X):
+            return (X.mean(axis=1) > 2).astype(int)
+
+    y = np.arange(80) % 2
+    X = SPECTRUM + np.where(y, 0.01, -0.01)[:, None]
+    features = pd.DataFrame({"feature": list("abcdefghi"), "transformation": "reflectance", "band": range(9)})
+    features = features.assign(wavelength=np.linspace(500, 900, 9), level=np.nan)
+    X = X + 1e-4 * rng().normal(size=X.shape)
+    report = red_team(Brighter(), X, y, features=features, audits=["attacks"], num_bootstrap=100, progress=False)
+    table = report.tables["attacks"].query("allowed").set_index("attack")
+    wrong = table.loc["gain", "error"] / 4 * 80  # of 80 rows, in a variance of 1/4 each
+    assert table.loc["gain", "loss"] == pytest.approx(2 * wrong) and wrong > 20
+    assert table.loc["noise", "error"] == 0 and np.isnan(table.loc["noise", "loss"])
+    found = {finding.title: finding for finding in report.findings}
+    gain = found["Gain misleads predictions of 1"]
+    assert (
+        gain.severity == "severe" and gain.value == pytest.approx(2 * wrong) and "There is no error" in gain.evidence
+    )
+    assert found["A small drift of the instrument misleads predictions of 1"].low > 1

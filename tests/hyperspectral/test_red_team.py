@@ -11,13 +11,22 @@ from scipy.stats import t as student
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.ensemble import GradientBoostingRegressor
+from sklearn.ensemble import (
+    BaggingRegressor,
+    GradientBoostingRegressor,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingRegressor,
+)
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.outcome import Outcome
+from hf_msae.hyperspectral.audits.pruning import _impurity
 from hf_msae.hyperspectral.audits.stability import attribution_shift
 from hf_msae.hyperspectral.reading import read_targets
 from hf_msae.hyperspectral.subject import make_subject
@@ -307,6 +316,44 @@ def test_input_is_checked():
             red_team(*given, **options)
     with pytest.raises(TypeError, match="str"):
         red_team("model", X, y)
+
+
+def test_a_model_that_predicts_only_once_it_is_fitted_is_one():
+    X, y, *_ = spectra(n=60)
+    models = [("a", LinearRegression())], [("a", LogisticRegression())]
+    stacks = make_pipeline(StandardScaler(), StackingRegressor(models[0])), StackingClassifier(models[1])
+    for model, target in zip(stacks, (y["K"], pd.Series(y["K"] > 0, name="K")), strict=True):
+        assert not hasattr(model, "predict")
+        found = make_subject(model, X, target)
+        assert found.targets == ("K",) and np.isfinite(found.predictions).all()
+    with pytest.raises(TypeError, match="StandardScaler has no fit and predict"):
+        make_subject(StandardScaler(), X, y)
+
+
+def test_impurity_is_that_of_columns_or_left_out():
+    X, y, *_ = spectra(n=60)
+    forest, tree = RandomForestRegressor(2, random_state=0), DecisionTreeRegressor(random_state=0)
+    mixed = VotingRegressor([("a", forest), ("b", LinearRegression())]).fit(X, y["K"])
+    assert _impurity(mixed) is None  # numpy took the forest for an array of its trees
+    alike = VotingRegressor([("a", forest), ("b", forest)]).fit(X, y["K"])
+    assert np.allclose(_impurity(alike), forest.fit(X, y["K"]).feature_importances_)
+    assert len(_impurity(BaggingRegressor(tree, 2).fit(X, y["K"]))) == X.shape[1]
+    assert _impurity(BaggingRegressor(tree, 2, max_features=0.5).fit(X, y["K"])) is None
+
+
+def test_a_model_without_errors_may_need_few_columns():
+    X = np.random.default_rng(0).integers(0, 2, (80, 12)).astype(float)
+
+    class First(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.classes_, self.place_ = np.unique(y), int(np.argmax((X == y[:, None]).mean(axis=0)))
+            return self
+
+        def predict(self, X):
+            return X[:, self.place_].astype(int)
+
+    found = red_team(First(), X, X[:, 3].astype(int), audits=["pruning"], progress=False).tables["smallest"]
+    assert found.set_index("ranking")["features"][["attribution", "permutation"]].tolist() == [1, 1]
 
 
 def test_a_model_is_called_by_its_name_and_not_by_its_scaling():

@@ -29,6 +29,7 @@ ROWS_PER_PATCH = 20
 _WORSE = (1.25, 2.0)
 LITTLE = 0.1
 """Of the variance of a target: less than this is minor, even if it is a multiple of a tiny error."""
+NO_ERROR = " There is no error without it, so the loss is over half of that of one row."
 _CANDIDATES = 24
 
 
@@ -87,9 +88,9 @@ def attacks(subject: Subject) -> Outcome:
     Where wavelengths are unknown, haze is left out and a remark says so, and shifts are in bands alone.
 
     In the table `attacks`, error is the mean squared error over the variance of the target, and loss is that error
-    over the one without an attack. Table `worst_case`: a drift of the instrument, the same for all rows, that is
-    searched for among those allowed (`DRIFT`) on one half of the rows and measured on the other, beside the mean over
-    random drifts. Table `attribution_shift`: how the attributions of rows change under the allowed attacks.
+    over the one without an attack (`loss_over`). Table `worst_case`: a drift of the instrument, the same for all rows,
+    that is searched for among those allowed (`DRIFT`) on one half of the rows and measured on the other, beside the
+    mean over random drifts. Table `attribution_shift`: how the attributions of rows change under the allowed attacks.
     """
     inputs, chosen, remarks = _inputs(subject)
     clean_X = inputs._transformed(lambda patch: patch) if inputs.on_patches else subject.X[inputs.rows]
@@ -123,7 +124,8 @@ def attacks(subject: Subject) -> Outcome:
                 columns = np.stack([errors[:, place], clean[:, place]], axis=1) / spread[place] ** 2
                 draws = resampled_means(columns, subject.num_resamples, subject.seed)
                 error, without = columns.mean(axis=0)
-                loss, loss_draws = error / without, draws[:, 0] / draws[:, 1]
+                loss = loss_over(error, without, columns)
+                loss_draws = loss_over(draws[:, 0], draws[:, 1], columns)
                 allowed = strength == attack.allowed
                 found = (error, *percentiles(draws[:, 0]), loss, *percentiles(loss_draws), change[place])
                 records.append((attack.name, strength, attack.unit, allowed, target, *found))
@@ -206,7 +208,7 @@ def _test(
 ) -> Finding | None:
     evidence = (
         f"With {attack.name} of {strength:g} ({attack.unit}), the mean squared error of {target} grows from "
-        f"{without:.2f} to {error:.2f} of its variance."
+        f"{without:.2f} to {error:.2f} of its variance.{'' if without else NO_ERROR}"
     )
     found = candidate(
         "attacks",
@@ -227,6 +229,13 @@ def _test(
     if found is not None and found.severity == "moderate" and error - without < LITTLE:
         return replace(found, severity="minor")
     return found
+
+
+def loss_over(errors: np.ndarray, without: np.ndarray, of_rows: np.ndarray) -> np.ndarray:
+    """Return errors over those without an attack; where there are none, over half of the largest `of_rows`."""
+    least = of_rows.max() / (2 * len(of_rows))
+    with np.errstate(invalid="ignore"):  # not defined where an attack changes nothing either
+        return np.divide(errors, np.where(without > 0, without, least))
 
 
 def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[pd.DataFrame, list[Finding | None]]:
@@ -261,20 +270,21 @@ def _worst_case(inputs: Inputs, clean: np.ndarray, useful: np.ndarray) -> tuple[
         )
         means = columns.mean(axis=0)
         draws = resampled_means(columns, subject.num_resamples, subject.seed)
-        worst, usual = (draws[:, i] / draws[:, 2] for i in (0, 1))
-        records.append((target, "worst", means[0] / means[2], *percentiles(worst), *drift))
-        records.append((target, "random", means[1] / means[2], *percentiles(usual), *[np.nan] * len(budget)))
+        losses = [float(loss_over(means[i], means[2], columns)) for i in (0, 1)]
+        worst, usual = (loss_over(draws[:, i], draws[:, 2], columns) for i in (0, 1))
+        records.append((target, "worst", losses[0], *percentiles(worst), *drift))
+        records.append((target, "random", losses[1], *percentiles(usual), *[np.nan] * len(budget)))
         if useful[place]:
             size = ", ".join(f"{name} {value:+.3g}" for name, value in zip(DRIFT, drift, strict=True))
             size += f" {unit_of_bands(inputs.wavelengths)}"
             evidence = (
                 f"With the drift {size}, found on other rows, the mean squared error of {target} is "
-                f"{means[0] / means[2]:.2f} times as large; random drifts of that size make it "
-                f"{means[1] / means[2]:.2f} times as large on average."
+                f"{losses[0]:.2f} times as large; random drifts of that size make it {losses[1]:.2f} times as large "
+                f"on average.{'' if means[2] else NO_ERROR}"
             )
             title = f"A small drift of the instrument misleads predictions of {target}"
             advice = "Calibrate against a reference panel before each flight, and train with drifts of this size."
             limits = WORST if means[0] - means[2] >= LITTLE else WORST[:1]
-            arguments = ("attacks", "drift", target, title, "worst_case_loss", means[0] / means[2], worst, limits)
+            arguments = ("attacks", "drift", target, title, "worst_case_loss", losses[0], worst, limits)
             tests.append(candidate(*arguments, evidence, advice, log=True))
     return pd.DataFrame(records, columns=WORST_COLUMNS), tests

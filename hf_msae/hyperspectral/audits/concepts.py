@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...statistics import Finding, candidate, percentiles, resampled_means
 from ..subject import Subject
-from .attacks import LITTLE, NUM_ATTACKED, ROWS_PER_PATCH, WORST
+from .attacks import LITTLE, NO_ERROR, NUM_ATTACKED, ROWS_PER_PATCH, WORST, loss_over
 from .outcome import Outcome, score_draws, score_name
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def worst_concepts(subject: Subject, rows: np.ndarray, places: list[int]) -> tup
         choice = search.worst(options, number, t)
         columns = np.stack([judge.errors(choice)[:, t], usual[:, t], clean[:, t]], axis=1) / subject.Y[:, t].var()
         means, draws = columns.mean(axis=0), resampled_means(columns, subject.num_resamples, subject.seed)
-        loss, usual_loss = means[0] / means[2], means[1] / means[2]
-        worst, random = (draws[:, i] / draws[:, 2] for i in (0, 1))
+        loss, usual_loss = (loss_over(means[i], means[2], columns) for i in (0, 1))
+        worst, random = (loss_over(draws[:, i], draws[:, 2], columns) for i in (0, 1))
         shown = subject.space.names["concept"].iloc[[place for place, _ in choice]]
         signs = ["more" if sign > 0 else "less" for _, sign in choice]
         what, dose = ", ".join(f"{sign} {name}" for sign, name in zip(signs, shown, strict=True)), judge.dose(choice)
@@ -167,7 +167,7 @@ def worst_concepts(subject: Subject, rows: np.ndarray, places: list[int]) -> tup
         evidence = (
             f"With {what}, found on other rows, which moves what the model is given by {dose:.1%} of its length, the "
             f"{subject.error_name} of {target} is {loss:.2f} times as large; random concepts, moved as far, make it "
-            f"{usual_loss:.2f} times as large on average."
+            f"{usual_loss:.2f} times as large on average.{'' if means[2] else NO_ERROR}"
         )
         title = f"Small changes of {number} concepts mislead predictions of {target}"
         limits = WORST if means[0] - means[2] >= LITTLE else WORST[:1]

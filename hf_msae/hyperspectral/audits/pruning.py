@@ -53,7 +53,8 @@ def pruning(subject: Subject) -> Outcome:
     whole = (subject.squared_errors / total).mean(axis=1)
     columns = np.stack([*errors.values(), whole], axis=1)
     means = np.concatenate([columns.mean(axis=0)[None], resampled_means(columns, subject.num_resamples, subject.seed)])
-    loss = means / means[:, -1:]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = means / means[:, -1:]
     records, smallest = [], []
     for i, (name, size) in enumerate(errors):
         records.append((name, size, means[0, i], *percentiles(means[1:, i]), loss[0, i], *percentiles(loss[1:, i])))
@@ -61,7 +62,8 @@ def pruning(subject: Subject) -> Outcome:
     for name in dict.fromkeys(name for name, _ in errors):
         places = [i for i, key in enumerate(errors) if key[0] == name]
         numbers = np.array([*(size for each, size in errors if each == name), p])
-        good = np.concatenate([loss[:, places] <= AS_GOOD, np.ones((len(loss), 1), dtype=bool)], axis=1)
+        as_good = means[:, places] <= AS_GOOD * means[:, -1:]  # also where both are 0, and the loss is not defined
+        good = np.concatenate([as_good, np.ones((len(loss), 1), dtype=bool)], axis=1)
         first = numbers[good.argmax(axis=1)]
         smallest.append((name, int(first[0]), *percentiles(first[1:].astype(float))))
     tests = []
@@ -139,7 +141,13 @@ def _impurity(model: Any) -> np.ndarray | None:
     model = model[-1] if isinstance(model, Pipeline) and trees_of(model) is not None else model
     if hasattr(model, "feature_importances_"):
         return model.feature_importances_
-    parts = [getattr(each, "feature_importances_", None) for each in np.ravel(getattr(model, "estimators_", []))]
+    if getattr(model, "bootstrap_features", False) or getattr(model, "max_features", 1.0) != 1.0:
+        return None  # each member of a bag has columns of its own
+    members = getattr(model, "estimators_", [])
+    members = (
+        members.ravel() if isinstance(members, np.ndarray) else members
+    )  # numpy would take a forest for its trees
+    parts = [getattr(each, "feature_importances_", None) for each in members]
     return np.mean(parts, axis=0) if parts and all(each is not None for each in parts) else None
 
 
