@@ -68,6 +68,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
 
     budget = Budget(**{name: getattr(args, f"budget_{name}") for name in _BUDGETS})
     check_inputs(args.vocabulary if args.vocabulary != "scenes" else None)
+    words = None if args.vocabulary is None else _words(args)
     output = make_folder(Path(args.output).expanduser())
     table_file = _table_file(source)
     pictures = Pictures.open(args.control, args.control_split, args.image_column, args.max_control)
@@ -78,7 +79,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
     known = KnownPictures.of_control(control, pictures)
     if args.truth is not None:
         known = KnownPictures.open(args.truth, args.truth_split, args.image_column, control)
-    proposer = _proposer(args, source.device)
+    proposer = _proposer(args, source.device, words)
     proposer.check()
     imager = _imager(args, model, [control, known.control], source.device)
     imager.check()
@@ -101,7 +102,7 @@ def _label(source: NamedModelArguments, args: LabelArguments) -> None:
             **{name: getattr(args, name) for name in _SEARCH},
             budget=budget,
             output_dir=output,
-            start=_start(args, model, control, proposer),
+            start=_start(args, model, control, words, proposer),
             progress=not source.disable_tqdm,
         )
     except ServiceError as error:
@@ -142,7 +143,7 @@ def _table_file(source: NamedModelArguments) -> Path | None:
     return most_validated(files) or folder / (source.subfolder or "") / "concepts" / "labels.parquet"
 
 
-def _proposer(args: LabelArguments, device: str | None) -> Proposer:
+def _proposer(args: LabelArguments, device: str | None, words: Vocabulary | None = None) -> Proposer:
     from ..neuron_labels import InferenceProposer, TransformersProposer, VocabularyProposer
     from ..neuron_labels.words import load_word_embeds
 
@@ -154,7 +155,7 @@ def _proposer(args: LabelArguments, device: str | None) -> Proposer:
         place = {"base_url": args.base_url, "api_key_variable": args.api_key_variable}
         return InferenceProposer(name, **place, prices=(args.price_input, args.price_output))
     if kind == "vocabulary":
-        return VocabularyProposer(_words(args.vocabulary), load_word_embeds())
+        return VocabularyProposer(words, load_word_embeds())
     raise ValueError(f"--proposer {args.proposer} is none that this command can make")
 
 
@@ -177,14 +178,16 @@ def _imager(args: LabelArguments, model: VisionTextMSAE, used: list[Control], de
     return RetrievalImager(images, model.backbone, exclude=exclude, progress=None if used[0].progress else False)
 
 
-def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, proposer: Proposer) -> Callable[..., list]:
+def _start(
+    args: LabelArguments, model: VisionTextMSAE, control: Control, words: Vocabulary | None, proposer: Proposer
+) -> Callable[..., list]:
     """Return a function that gives the concepts which the search for a latent starts from."""
     from ..neuron_labels import ZeroShotStart
 
     names = _names(model) if args.start_from_names else {}
     fitting = None
-    if args.vocabulary is not None and model.backbone.has_text_tower and model.backbone.tokenizer is not None:
-        fitting = ZeroShotStart(control, model.backbone, _words(args.vocabulary))
+    if words is not None and model.backbone.has_text_tower and model.backbone.tokenizer is not None:
+        fitting = ZeroShotStart(control, model.backbone, words)
 
     def start(neuron: Any) -> list[str]:
         own = [*names.get(neuron.latent, ()), *(fitting(neuron) if fitting else ())]
@@ -193,10 +196,12 @@ def _start(args: LabelArguments, model: VisionTextMSAE, control: Control, propos
     return start
 
 
-def _words(vocabulary: str) -> Vocabulary:
+def _words(args: LabelArguments) -> Vocabulary:
     from ..concepts import Vocabulary
 
-    return Vocabulary.of_scenes() if vocabulary == "scenes" else Vocabulary.from_file(vocabulary)
+    if args.vocabulary == "scenes":
+        return Vocabulary.of_scenes()
+    return Vocabulary.from_file(args.vocabulary, column=args.vocabulary_column)
 
 
 def _active(model: VisionTextMSAE, control: Control, k: int | None) -> list[int]:

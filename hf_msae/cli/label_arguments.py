@@ -34,10 +34,12 @@ class LabelArguments:
         "vocabulary",
     )
     vocabulary: str | None = flag(
-        "Words: a text file with one word per line, or 'scenes'. The search starts from those that fit the control "
-        "pictures which activate a latent, and the proposer 'vocabulary' proposes nothing else.",
+        "Words: a text file with one word per line, a .csv or .tsv table (with --vocabulary_column), or 'scenes'. The "
+        "search starts from those that fit the control pictures which activate a latent, and the proposer "
+        "'vocabulary' proposes nothing else.",
         None,
     )
+    vocabulary_column: str | None = flag("Column of the words, in a table.", None)
     imager: str = flag(
         "Source of pictures: 'scenes', the renderer of the synthetic scenes; 'retrieval' from --images by text; "
         "diffusers:MODEL for a text-to-image model on this machine; or inference:MODEL for one behind an API.",
@@ -107,6 +109,8 @@ class LabelArguments:
             raise ValueError(f"proposer is vocabulary, transformers:MODEL or inference:MODEL, got {self.proposer}")
         if kind == "vocabulary" and self.vocabulary is None:
             raise ValueError("the proposer 'vocabulary' needs words from --vocabulary")
+        if self.vocabulary_column is not None and self.vocabulary in (None, "scenes"):
+            raise ValueError("vocabulary_column is a column of a .csv or .tsv table: name it as --vocabulary")
         kind, _, name = self.imager.partition(":")
         if kind not in _IMAGERS or bool(name) == (kind in ("scenes", "retrieval")):
             raise ValueError(f"imager is scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}")

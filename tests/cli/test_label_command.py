@@ -54,6 +54,17 @@ def test_labels_history_figures_and_table_are_written(tmp_path, capsys):
     assert "made 0 pictures" in capsys.readouterr().out
 
 
+def test_words_may_be_a_column_of_a_table(tmp_path, capsys, monkeypatch):
+    (table := tmp_path / "words.csv").write_text("word,count\nred,2\nstar,1\n")
+    arguments = ["scenes-image", "--latents", "3", *COMMON, "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):  # before anything is opened
+        patch.setattr(label.Pictures, "open", None)
+        label.main([*arguments, "--vocabulary", str(table)])
+    assert "word, count with column= or --vocabulary_column" in capsys.readouterr().err
+    args = label.LabelArguments("c", "o", [3], vocabulary=str(table), vocabulary_column="word", imager="scenes")
+    assert label._words(args).words == ("red", "star")
+
+
 @pytest.mark.slow
 def test_labels_are_checked_on_the_pictures_of_truth(words, tmp_path, capsys):
     from hf_msae.scenes import load_scenes
@@ -110,6 +121,7 @@ def test_truth_leaves_out_the_control_pictures_of_the_search(tmp_path, caplog):
         (["--latents", "3", "--style", "photo"], "style"),
         (["--latents", "3", "--hard_negatives", "-1"], "hard_negatives"),
         (["--latents", "3", "--proposer", "inference:x", "--api_key_variable", "NO_SUCH_KEY"], "NO_SUCH_KEY"),
+        (["--latents", "3", "--vocabulary", "scenes", "--vocabulary_column", "word"], "vocabulary_column is a column"),
         (["--latents", "3", "--base_url", "http://127.0.0.1:1/v1"], "base_url"),
         (
             ["--latents", "3", "--imager", "inference:x", "--proposer", "inference:x", "--base_url", "http://h"],
