@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from .._utils.images import ImageInput, to_rgb
 from ..concepts.vocabulary import Vocabulary
@@ -20,6 +21,8 @@ from .words import concepts_among, unit_rows
 
 if TYPE_CHECKING:
     from ..backbones import Backbone
+
+logger = logging.get_logger(__name__)
 
 _LEAST = 20
 _BATCH = 64  # decoded at a time: photographs are large
@@ -118,6 +121,11 @@ class Control:
             parts.append(features_of(neuron, pictures))
             if not are_hashed:
                 self.hashes.update(map(image_sha256, pictures))
+        if not are_hashed and (copies := len(self) - len(self.hashes)):
+            logger.warning(
+                f"{copies} of the {len(self)} control pictures are copies of others: leave them out, since the "
+                "search has seen those that are in both halves, and intervals count each as one more picture"
+            )
         return np.concatenate(parts)
 
 

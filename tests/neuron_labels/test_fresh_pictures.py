@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_msae.neuron_labels import Budget, Control, TagsImager, label_neuron
+from hf_msae.neuron_labels import Budget, Control, FunctionNeuron, TagsImager, label_neuron
 from tests.neuron_labels.color_world import ColorImager, ListProposer
 
 
@@ -80,3 +80,12 @@ def test_an_imager_that_draws_control_pictures_is_warned_of(shared, red_neuron, 
     if shared:
         number = warned[0].split(" of the ")
         assert number[0] == number[1].split()[0]  # all that were drawn
+
+
+def test_copies_of_control_pictures_are_warned_of_once(red_neuron, noise_pictures, caplog):
+    Control(noise_pictures, progress=False).activations(red_neuron)
+    assert not caplog.records
+    control = Control([*noise_pictures, *noise_pictures[:7]], progress=False)
+    control.activations(red_neuron), control.activations(FunctionNeuron(lambda images: range(len(images)), "other"))
+    (warned,) = [record.getMessage() for record in caplog.records]
+    assert warned.startswith(f"7 of the {len(noise_pictures) + 7} control pictures are copies of others")
