@@ -125,9 +125,9 @@ def check_patch(data: np.ndarray, mask: np.ndarray, wavelengths: np.ndarray, uni
         raise PatchError(
             name,
             "data",
-            f"{counted(int(missing.any(axis=0).sum()), 'pixel')} of the field stand for missing values, such as "
-            f"{field[band, pixel]:g} in band {band + 1} ({wavelengths[band]:.1f} nm): mask them, or leave out the "
-            "band or the patch",
+            f"{missing.any(axis=0).sum()} of {field.shape[1]} pixels of the field have values that stand for missing "
+            f"ones, such as {field[band, pixel]:g} in band {band + 1} ({wavelengths[band]:.1f} nm): mask them, or "
+            "leave out the band or the patch",
         )
     if pixels := _saturated(field):
         top = field.max()
