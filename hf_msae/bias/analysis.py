@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .._utils.checks import check_integers, check_several
+from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from .._utils.wording import counted, marked
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import ColumnCollector, FiringCollector, RowCollector
-from ..concepts.editing import latent_of
+from ..concepts.editing import latents_of
 from ..concepts.table import ConceptTable, display_names, to_text
 from ..metrics import LinearClassifier
 from ..statistics import Finding, Result, confirmed, holm
@@ -110,8 +110,7 @@ def bias_report(
     if indices is None:
         chosen = _default_latents(msae, embeddings, concepts)
     else:
-        check_several("latents", indices=indices)
-        chosen = np.unique([latent_of(key, n, concepts) for key in indices]).astype(np.int64)
+        chosen = latents_of(indices, n, concepts)
     if not len(chosen):
         raise ValueError("there is no latent to test: choose at least one by name or number")
 

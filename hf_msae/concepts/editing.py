@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 import threading
@@ -13,8 +14,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import nn
+
+from .._utils.checks import check_several
 
 if TYPE_CHECKING:
     from ..backbones.hook_points import Site
@@ -50,9 +54,10 @@ class LatentEdit:
         """Make an edit from values by latent or name, as `latent_of` reads them."""
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; choose one of {', '.join(MODES)}")
-        if not edits:
+        pairs = pairs_of("edits", edits)
+        if not pairs:
             raise ValueError("there is nothing to edit: pass values by latent or name")
-        found = values_of_latents(edits.items(), num_latents, concepts)
+        found = values_of_latents(pairs, num_latents, concepts)
         return cls(tuple(found), tuple(found.values()), mode, keep_residual)
 
     def apply(self, codes: torch.Tensor) -> torch.Tensor:
@@ -98,18 +103,29 @@ def number_of(key: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def pairs_of(what: str, values: Mapping[int | str, float]) -> list[tuple[int | str, float]]:
+    """Return the pairs of a mapping, or a pandas Series, from latents or names to values; refuse anything else."""
+    if not hasattr(values, "items"):
+        raise ValueError(f"{what} must map latents or names to values, as {{'red': 0.5}}; got {values!r:.100}")
+    return list(values.items())
+
+
 def values_of_latents(
     values: Iterable[tuple[int | str, float]], num_latents: int, concepts: ConceptTable | None
 ) -> dict[int, float]:
     """Return values by latent, from pairs of what `latent_of` reads and a value."""
     found: dict[int, float] = {}
     for key, value in values:
-        latent, value = latent_of(key, num_latents, concepts), float(value)
+        latent = latent_of(key, num_latents, concepts)
         if latent in found:
             raise ValueError(f"latent {latent} is given twice, the second time as {key!r}")
-        if not abs(value) <= _LARGEST:  # false for NaN as well
-            raise ValueError(f"the value for {key!r} is {value}, but must be a finite float32 number")
-        found[latent] = value
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):  # of None, a text, or a tensor of several numbers; refused below
+            number = math.nan
+        if not abs(number) <= _LARGEST:  # false for NaN as well
+            raise ValueError(f"the value for {key!r} is {value!r}, but must be a finite float32 number")
+        found[latent] = number
     return found
 
 
@@ -134,6 +150,13 @@ def latent_of(key: int | str, num_latents: int, concepts: ConceptTable | None) -
     if not 0 <= latent < num_latents:
         raise ValueError(f"latents are numbers from 0 to {num_latents - 1}, or names; got {key!r}")
     return latent
+
+
+def latents_of(keys: Iterable[int | str], num_latents: int, concepts: ConceptTable | None) -> np.ndarray:
+    """Return the latents, ascending and each once, that several numbers or names mean as `latent_of` reads them."""
+    check_several("latents", indices=keys)
+    keys = keys.tolist() if hasattr(keys, "tolist") else keys  # torch's masks of True and False would be numbers
+    return np.unique([latent_of(key, num_latents, concepts) for key in keys]).astype(np.int64)
 
 
 @dataclass(eq=False)

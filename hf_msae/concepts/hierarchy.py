@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from ..model.checks import check_k
 from ..statistics import Result, wilson_interval
 from .codes import Embeddings, collect_codes, open_embeddings
 from .collectors import SparseCodes, SparseCollector
+from .editing import latents_of
 from .table import ConceptTable, display_name, name_columns
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def concept_hierarchy(
     msae: MSAEModel,
     embeddings: Embeddings,
     concepts: ConceptTable | None = None,
-    indices: Sequence[int] | None = None,
+    indices: Iterable[int | str] | None = None,
     k: int = 32,
     min_parent: float = 0.9,
     max_child: float = 0.5,
@@ -129,7 +130,8 @@ def concept_hierarchy(
         msae: The MSAE.
         embeddings: Embeddings of the MSAE's backbone; anything `load_embeddings` accepts.
         concepts: Names of the latents.
-        indices: Latents to consider, e.g. `table.validated()["latent"]`. Defaults to all.
+        indices: Latents to consider, by number or name as `latent_of` reads them, e.g.
+            `table.validated()["latent"]`. Defaults to all.
         k: Number of activations in each code. In full codes, nearly everything is active together.
         min_parent: Lowest share of the child's samples in which the parent is active; the lower end of its 95%
             confidence interval (Wilson) must reach it.
@@ -143,14 +145,12 @@ def concept_hierarchy(
             `SparseCollector`. Defaults to encoding the embeddings.
 
     Raises:
-        ValueError: A latent, k or share is out of range.
+        ValueError: A latent, name, k or share is out of range.
     """
     n, k = msae.config.num_latents, check_k(k, msae.config)
     if not (0 < min_parent < 1 and 0 < max_child <= 1):
         raise ValueError(f"min_parent and max_child are shares, got {min_parent} and {max_child}")
-    chosen = np.arange(n) if indices is None else np.unique(np.asarray(list(indices), dtype=np.int64))
-    if len(chosen) and not 0 <= chosen[0] <= chosen[-1] < n:
-        raise ValueError(f"indices of latents are 0 to {n - 1}, got {chosen[0] if chosen[0] < 0 else chosen[-1]}")
+    chosen = np.arange(n) if indices is None else latents_of(indices, n, concepts)
     if codes is None:
         embeddings, collectors = open_embeddings(msae, embeddings), [SparseCollector(k)]
         (codes,) = collect_codes(

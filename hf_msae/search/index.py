@@ -17,7 +17,7 @@ from .._utils.fingerprint import accepted_fingerprints
 from .._utils.tensors import as_tensor
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
-from ..concepts.editing import LatentEdit, edit_embeddings, values_of_latents
+from ..concepts.editing import LatentEdit, edit_embeddings, pairs_of, values_of_latents
 from ..concepts.table import ConceptTable, name_columns
 from ..model.checks import check_k
 from .approximate import ApproximateIndex
@@ -211,9 +211,10 @@ class ConceptIndex:
         Raises:
             ValueError: A name or latent is unknown or given twice, or a weight is not finite.
         """
-        if not concepts:
+        pairs = pairs_of("concepts", concepts)
+        if not pairs:
             raise ValueError("there is nothing to search for: pass concepts and weights")
-        weights = values_of_latents(concepts.items(), self._metadata.num_latents, self.concepts)
+        weights = values_of_latents(pairs, self._metadata.num_latents, self.concepts)
         scores = np.zeros(len(self), dtype=np.float32)
         for latent, weight in weights.items():
             for start, segment in zip(self._starts, self._segments, strict=False):

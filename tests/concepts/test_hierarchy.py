@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from hf_msae.concepts import ConceptHierarchy, ConceptTable, concept_hierarchy, hierarchy
 from hf_msae.concepts.codes import collect_codes
@@ -123,9 +124,23 @@ def test_what_is_refused(world):
         ({"min_parent": 1.0}, "min_parent.*1.0"),
         ({"indices": [3, 10]}, "0 to 9.*10"),
         ({"indices": [-1, 3]}, "-1"),
+        ({"indices": np.arange(N) > 5}, "got False"),  # were the latents 0 and 1
+        ({"indices": torch.arange(N) > 5}, "got False"),
+        ({"indices": [1.5]}, "got 1.5"),
+        ({"indices": "n1"}, r"several latents, got 'n1': pass \['n1'\]"),
+        ({"indices": ["n1"]}, "'n1' is a name, but these latents have none"),
     ):
         with pytest.raises(ValueError, match=message):
             concept_hierarchy(model, embeddings, **{"k": N, **settings}, progress=False)
+
+
+def test_latents_are_chosen_by_number_or_name(world):
+    model, embeddings, _ = world
+    for indices in (["n0", "#1", 7], pd.Series([7, 0, 1], index=list("abc")), torch.tensor([0, 1, 7]), {0, 1, 7}):
+        found = concept_hierarchy(model, embeddings, NAMES, indices, k=N, progress=False)
+        assert found.concepts["latent"].tolist() == [0, 1, 7]
+    with pytest.raises(ValueError, match=r"'n11'; did you mean 'n1'"):
+        concept_hierarchy(model, embeddings, NAMES, ["n11"], k=N, progress=False)
 
 
 def test_codes_at_hand_are_not_computed_again(world):

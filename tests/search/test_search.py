@@ -63,6 +63,14 @@ def test_by_embedding_is_the_cosine_of_every_row(index):
     assert len(index.by_embedding(query, top=10**6)) == ROWS
 
 
+def test_concepts_are_mapped_to_weights(index):
+    for concepts in (["n1"], "n1", {"n1", "n2"}):
+        with pytest.raises(ValueError, match=r"concepts must map .* to values, as \{'red': 0.5\}; got .*n1"):
+            index.by_concepts(concepts)
+    expected = index.by_concepts({"n1": 1.0, 2: -0.5})
+    pd.testing.assert_frame_equal(index.by_concepts(pd.Series([1.0, -0.5], index=["n1", 2])), expected)
+
+
 def test_arrays_and_numbers_of_numpy_do(tmp_path):
     index = ConceptIndex.build(tmp_path / "index", make_model(), X, np.int64(K), NAMES, progress=False)
     for given in (X[0].numpy(), X[0].numpy().astype(">f4"), X[0].tolist()):
