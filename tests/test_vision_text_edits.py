@@ -1,9 +1,12 @@
 """VisionTextMSAE: editing latents of real transformers models, and of the scenes' SigLIP end to end."""
 
 import asyncio
+import copy
+import pickle
 import threading
 from contextvars import copy_context
 
+import pandas as pd
 import pytest
 import torch
 
@@ -240,9 +243,34 @@ def test_edits_that_cannot_be_are_refused(clip):
         ({0: 1e300}, "set", "the value for 0 is 1e.300.*finite"),
         ({0: 1.0}, "multiply", "multiply.*scale, set, add"),
         ({}, "scale", "nothing to edit"),
+        (["red"], "scale", r"edits must map latents or names to values, as \{'red': 0.5\}; got \['red'\]"),
+        ("red", "scale", "edits must map .*; got 'red'"),
+        ({0: None}, "set", "the value for 0 is None"),
+        ({0: torch.ones(2)}, "set", r"the value for 0 is tensor\(\[1., 1.\]\)"),
     ):
         with pytest.raises(ValueError, match=message), clip.edit(edits, mode):
             pass
+
+
+def test_edits_may_be_a_series(clip):
+    assert LatentEdit.of(pd.Series([0.5, 2], index=[3, "#4"]), N) == LatentEdit((3, 4), (0.5, 2.0))
+    with pytest.raises(ValueError, match="latent 3 is given twice"):
+        LatentEdit.of(pd.Series([0.5, 2], index=[3, 3]), N)
+
+
+def test_a_copy_made_while_edited_is_edited_as_long(clip):
+    embeds = clip.image_embeds(pictures())
+    latent = int(clip.image_latents(pictures()).sum(0).argmax())
+    with clip.edit({latent: 0.0}):
+        edited, copied = clip.image_embeds(pictures()), copy.deepcopy(clip)
+        assert torch.equal(copied.image_embeds(pictures()), edited) and not torch.equal(edited, embeds)
+        with pytest.raises(pickle.PicklingError, match=r"edited .*: pickle it outside of the `with` block"):
+            pickle.dumps(clip.backbone.model)
+    with clip.edit({latent: 0.0}):
+        assert torch.equal(copied.image_embeds(pictures()), embeds)
+        with copied.edit({latent: 0.0}):
+            assert torch.equal(copied.image_embeds(pictures()), edited)
+    pickle.dumps(clip.backbone.model)
 
 
 def test_editing_red_down_makes_red_less_likely_and_nothing_else():

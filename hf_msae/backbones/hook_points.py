@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -71,16 +72,35 @@ class Site:
         transformers are those the next block gets; otherwise after them, so that the function sees embeddings that
         other hooks have changed.
         """
-
-        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
-            changed = function(self.read(output))
-            return None if changed is None else self.write(output, changed)
-
+        hook = _Hook(self, function)
         handle = self.module.register_forward_hook(hook, prepend=first)
         try:
             yield
         finally:
+            hook.over = True
             handle.remove()
+
+
+@dataclass(eq=False)
+class _Hook:
+    """What `Site.hooked` registers. Copies of the model made inside its block share it, so it ends for them, too."""
+
+    site: Site
+    function: Callable[[torch.Tensor], torch.Tensor | None]
+    over: bool = False
+
+    def __call__(self, module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        changed = None if self.over else self.function(self.site.read(output))
+        return None if changed is None else self.site.write(output, changed)
+
+    def __deepcopy__(self, memo: dict) -> _Hook:
+        return self
+
+    def __reduce__(self) -> str:
+        raise pickle.PicklingError(
+            "a model cannot be pickled while its latents are edited or its tokens are recorded, since another process "
+            "would do neither: pickle it outside of the `with` block"
+        )
 
 
 def blocks_of(model: PreTrainedModel, tower: str) -> nn.ModuleList | None:
