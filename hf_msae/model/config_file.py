@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,16 +15,23 @@ _LISTS = ("nesting_ks", "nesting_widths", "nesting_weights")
 _FLOATS = ("sparsity_coefficient", "soft_cap", "jump_relu_threshold", "jump_relu_bandwidth")
 
 
-def accept_tuples_and_ints(cls: type) -> type:
-    """Convert tuples to lists and ints to floats, as JSON would, before a strict config checks their types."""
+def as_json_would(cls: type) -> type:
+    """Convert numbers and arrays of numpy and torch, paths, tuples to lists, and ints to floats, as JSON would.
+
+    A strict config checks the types of its values only then.
+    """
     checked_setattr = cls.__setattr__
+
+    def plain(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else value
 
     def as_float(number: Any) -> Any:
         return float(number) if type(number) is int else number
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _LISTS and isinstance(value, (list, tuple)):
-            value = [as_float(weight) for weight in value] if name == "nesting_weights" else list(value)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else plain(value)
+        if name in _LISTS and isinstance(value, (list, tuple, range)):
+            value = [as_float(plain(each)) if name == "nesting_weights" else plain(each) for each in value]
         checked_setattr(self, name, as_float(value) if name in _FLOATS else value)
 
     cls.__setattr__ = __setattr__

@@ -13,7 +13,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from .activations import FAMILIES
 from .checks import check_dtype, check_levels, check_schema_version, check_settings
 from .config_fields import SCHEMA_VERSION, MSAEConfigFields
-from .config_file import MissingConfigError, accept_tuples_and_ints, read_config
+from .config_file import MissingConfigError, as_json_would, read_config
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _LOADING_KEYS = {"return_unused_kwargs", "gguf_file", "trust_remote_code", "code
 _BOOKKEEPING_KEYS = {"architectures", "dtype", "transformers_version", "_name_or_path"}
 
 
-@accept_tuples_and_ints
+@as_json_would
 @strict
 class MSAEConfig(MSAEConfigFields, PreTrainedConfig):  # noqa: D101 (see the next line)
     __doc__ = MSAEConfigFields.__doc__

@@ -2,9 +2,12 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel
 
@@ -100,6 +103,34 @@ def test_tuples_become_lists_and_ints_floats():
     assert type(config.sparsity_coefficient) is type(config.soft_cap) is float
     config.nesting_ks = (8, 16)
     assert config.nesting_ks == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"num_latents": np.int64(32), "d_in": np.int32(8), "k": torch.tensor(3)},
+            {"num_latents": 32, "d_in": 8, "k": 3},
+        ),
+        ({"nesting_ks": np.array([4, 32])}, {"nesting_ks": [4, 32]}),
+        ({"nesting_ks": [np.int64(4), 32]}, {"nesting_ks": [4, 32]}),
+        ({"nesting_ks": range(8, 33, 8)}, {"nesting_ks": [8, 16, 24, 32]}),
+        ({"nesting_ks": [4, 32], "nesting_weights": np.array([1, 2])}, {"nesting_weights": [1.0, 2.0]}),
+        (
+            {"soft_cap": np.float32(3), "sparsity_coefficient": np.int64(1)},
+            {"soft_cap": 3.0, "sparsity_coefficient": 1.0},
+        ),
+        ({"tied": np.True_, "base_model_name_or_path": Path("a/b")}, {"tied": True, "base_model_name_or_path": "a/b"}),
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_and_torch_and_paths_do(settings, expected, tmp_path):
+    config = MSAEConfig(**{"num_latents": 32, **settings})
+    assert {name: getattr(config, name) for name in expected} == expected
+    config.save_pretrained(tmp_path)
+    assert MSAEConfig.from_pretrained(tmp_path) == config
+    with pytest.raises(StrictDataclassError, match=r"'num_latents' expected int, got float \(value: 32.5\)"):
+        MSAEConfig(num_latents=np.float64(32.5))
 
 
 @pytest.mark.parametrize(
