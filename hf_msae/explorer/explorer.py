@@ -18,11 +18,10 @@ from PIL import Image
 from .._utils.atomic import atomic_path
 from .._utils.images import thumbnail, to_rgb
 from ..concepts import ConceptHierarchy, Vocabulary, concept_hierarchy
-from ..concepts.codes import collect_codes
+from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import ColumnCollector, LatentColumns
 from ..concepts.editing import number_of
 from ..concepts.labels import Labels
-from ..embeddings import EmbeddingDataset, load_embeddings
 from ..hub.publishing.space_settings import ExplorerSettings
 from ..metrics import LinearClassifier
 from ..search import ConceptIndex
@@ -65,7 +64,7 @@ class Explorer:
     Args:
         model: A model of pooled image embeddings, with names.
         images: A dataset with the pictures.
-        embeddings: Their raw embeddings, (N, d).
+        embeddings: Their raw embeddings, (N, d); anything `load_embeddings` accepts.
         patch_model: A model of a vision block of the same backbone.
         image_column: The column of `images` with the pictures.
         edits: Edits of image embeddings of the same backbone that visitors can apply, by name.
@@ -88,7 +87,7 @@ class Explorer:
         self,
         model: VisionTextMSAE,
         images: datasets.Dataset,
-        embeddings: torch.Tensor,
+        embeddings: Embeddings,
         patch_model: VisionTextMSAE | None = None,
         image_column: str = "image",
         edits: Mapping[str, Edit] | None = None,
@@ -101,11 +100,11 @@ class Explorer:
             from .edits import check_edits  # here, since the room of steering is slow to import
 
             check_edits(self.edits, model.backbone)
-        if len(images) != len(embeddings):
-            raise ValueError(f"there are {len(images)} pictures, but {len(embeddings)} embeddings")
+        self.embeddings = open_embeddings(model.msae, embeddings)
+        if len(images) != len(self.embeddings):
+            raise ValueError(f"there are {len(images)} pictures, but {len(self.embeddings)} embeddings")
         self.model, self.images, self.patch_model, self.image_column = model, images, patch_model, image_column
         self.msae = model.msae
-        self.embeddings: EmbeddingDataset = load_embeddings(embeddings.float().cpu())
         self.label = Labels(model.concepts)
         self.k = index_k(self.msae)
         self._folder = own_folder("msae-explorer-")

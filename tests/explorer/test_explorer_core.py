@@ -91,6 +91,18 @@ def test_a_model_of_tokens_and_other_numbers_of_pictures_are_refused(explorer):
         Explorer(explorer.patch_model, explorer.images, explorer.embeddings[:])
     with pytest.raises(ValueError, match=r"200.*199"):
         Explorer(explorer.model, explorer.images, explorer.embeddings[:199])
+    with pytest.raises(ValueError, match=r"have 64 columns .* trained on 128"):
+        Explorer(explorer.model, explorer.images, np.zeros((200, 64)))
+
+
+def test_embeddings_are_anything_that_can_be_opened(explorer, tmp_path):
+    np.save(tmp_path / "embeddings.npy", explorer.embeddings[:3].numpy())
+    for given in (np.load(tmp_path / "embeddings.npy"), tmp_path / "embeddings.npy"):
+        found = Explorer(explorer.model, explorer.images.select(range(3)), given)
+        assert (
+            found.embeddings[:].equal(explorer.embeddings[:3])
+            and found.index.by_embedding(found.embeddings[2]).row[0] == 2
+        )
 
 
 def test_without_names_latents_are_chosen_by_number(explorer):
