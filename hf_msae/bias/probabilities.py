@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -25,13 +25,13 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
     Args:
         model: A `LinearClassifier` (a probe, or zero-shot texts); a scikit-learn classifier with `predict_proba`; a
             torch module, on any device and of any floating-point type, that returns logits of shape (B, C), or of
-            shape (B,) or (B, 1) for one class against the rest; or a function that returns such probabilities, which
-            is returned unchanged.
+            shape (B,) or (B, 1) for one class against the rest, as a tensor or as "logits" of a dict or an output of
+            transformers; or a function that returns such probabilities, which is returned unchanged.
         positive: The class: for scikit-learn one of its labels, otherwise the name or the number of a class. A single
             logit is that of class 1; class 0 is the rest.
 
     Raises:
-        TypeError: `model` is none of these.
+        TypeError: `model` is none of these, or a torch module returns no logits.
         ValueError: There is no such class, or a torch module returns probabilities.
     """
     if isinstance(model, LinearClassifier):
@@ -47,7 +47,7 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
         def probability(x: torch.Tensor) -> torch.Tensor:
             weight = next((each for each in model.parameters() if each.is_floating_point()), x)
             with evaluation_mode(model):  # no dropout, no batch statistics
-                logits = model(x.to(weight.device, weight.dtype))
+                logits = _logits_in(model(x.to(weight.device, weight.dtype)))
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             _refuse_probabilities(logits.detach().reshape(len(x), -1))
             if logits.ndim == 1 or logits.shape[1] == 1:
@@ -62,6 +62,20 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
         f"{type(model).__name__} is not a classifier of embeddings: pass a LinearClassifier, a scikit-learn "
         "classifier with predict_proba, a torch module, or a function that returns probabilities"
     )
+
+
+def _logits_in(output: Any) -> torch.Tensor:
+    """Return the logits in what a module returns: a tensor, or what holds one as "logits", as in transformers."""
+    named = isinstance(output, Mapping)
+    logits = output.get("logits") if named else getattr(output, "logits", output)
+    if not isinstance(logits, torch.Tensor):
+        key = next(iter(output), "logits") if named else 0
+        what = f"a {type(output).__name__}" + (f" of {', '.join(map(str, output))}" if named else "")
+        raise TypeError(
+            f"the torch module returns {what}, not logits (B, C): pass a function that returns the probability of the "
+            f"class, such as lambda x: module.eval()(x)[{key!r}].softmax(-1)[:, 1]"
+        )
+    return logits
 
 
 def _refuse_probabilities(logits: torch.Tensor) -> None:

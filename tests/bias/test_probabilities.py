@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_msae.bias import as_classifier
 from hf_msae.metrics import LinearClassifier
@@ -62,6 +63,30 @@ def test_a_module_is_asked_as_it_predicts_and_left_as_it_was(data):
     ask = as_classifier(module)
     assert torch.equal(ask(x), ask(x)) and module.training
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class Head(torch.nn.Linear):
+    """Returns its logits as `wrap` says."""
+
+    def __init__(self, wrap):
+        super().__init__(D, 2)
+        self.wrap = wrap
+
+    def forward(self, x):
+        return self.wrap(super().forward(x))
+
+
+def test_logits_of_transformers_and_of_dicts_are_taken(data):
+    x, _ = data
+    for wrap in (lambda logits: ImageClassifierOutput(logits=logits), lambda logits: {"loss": None, "logits": logits}):
+        head = Head(wrap)
+        torch.testing.assert_close(as_classifier(head)(x), torch.nn.Linear.forward(head, x).softmax(dim=-1)[:, 1])
+    for wrap, message in (
+        (lambda logits: {"scores": logits}, r"returns a dict of scores, not logits.*module.eval\(\)\(x\)\['scores'\]"),
+        (lambda logits: (logits, None), r"returns a tuple, not logits.*pass a function.*module.eval\(\)\(x\)\[0\]"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            as_classifier(Head(wrap))(x)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
