@@ -1,5 +1,6 @@
 """Audits of columns and bands: leaks, pruning, attacks and what depends on the draw."""
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -11,10 +12,10 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from hf_msae.hyperspectral import FixedClassifier, red_team
 from hf_msae.hyperspectral.audits.attacks import attacks
-from hf_msae.hyperspectral.audits.bands import share_p_value
+from hf_msae.hyperspectral.audits.bands import bands, share_p_value
 from hf_msae.hyperspectral.audits.stability import attribution_shift, over_samples
 from hf_msae.hyperspectral.subject import make_subject
-from tests.hyperspectral.worlds import QUICK, WAVELENGTHS, audited, spectra
+from tests.hyperspectral.worlds import MODEL, QUICK, WAVELENGTHS, audited, spectra
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,24 @@ def test_a_band_unlike_its_neighbors_is_named(fault, title):
     assert finding.severity == "severe" and title in finding.title
     assert f"and 20 ({WAVELENGTHS[20]:.0f} nm)" in finding.title
     assert finding.value > 0.5
+
+
+def test_many_groups_take_no_memory_of_rows_times_groups():
+    X, y, _, table = spectra(n=3000)
+    farm = np.random.default_rng(0).integers(0, 600, 3000)
+    X[:, 20] += 0.002 * (farm % 5)
+    subject = make_subject(MODEL, X, y, {"farm": farm}, features=table)
+    tracemalloc.start()
+    outcome = bands(subject)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * X.nbytes  # a column for each group has 15 times as much
+    row = outcome.tables["bands"].set_index("name").loc["farm"]
+    centered = X - X.mean(axis=0)
+    near = centered[:, [18, 19, 21, 22]]
+    rest = centered[:, 20] - near @ np.linalg.lstsq(near, centered[:, 20], rcond=None)[0]
+    means = pd.Series(rest).groupby(farm).transform("mean")
+    assert row["band"] == 20 and row["share"] == pytest.approx(means.var(ddof=0) / rest.var())
 
 
 def test_a_share_that_is_harmless_is_not_significant():

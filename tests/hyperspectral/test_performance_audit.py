@@ -1,5 +1,6 @@
 """What the audit of performance names, and what it says that nothing is known of."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from hf_msae.hyperspectral import RedTeamReport, red_team
 from hf_msae.hyperspectral.audits.performance import performance
-from hf_msae.hyperspectral.audits.slices import unknown_ends
+from hf_msae.hyperspectral.audits.slices import quantile_ratio, unknown_ends
 from hf_msae.hyperspectral.modelpedia import caveat_of
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.statistics import Finding, confirmed, resampled_means
@@ -172,3 +173,16 @@ def test_a_verdict_names_targets_whose_ends_nothing_is_known_of(value, low, high
         verdict = RedTeamReport(found, {"performance": each}, num_tests=17).verdict()
         assert ("of K follow extreme values is not known" in verdict) == (not is_known)
         assert "pH is not shown" in verdict and "nothing wrong" not in verdict
+
+
+def test_draws_of_many_rows_are_not_held_at_once():
+    """All of a million rows would take 5 GB."""
+    y, p = np.random.default_rng(0).normal(size=(2, 5000))
+    tracemalloc.start()
+    found = quantile_ratio(y, 0.5 * y + p, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+    rows = np.random.default_rng(3).integers(5000, size=(200, 5000))
+    of_p, of_y = (np.diff(np.quantile(each[rows], (0.05, 0.95), axis=1), axis=0)[0] for each in (0.5 * y + p, y))
+    assert found[1:] == pytest.approx(np.quantile(of_p / of_y, (0.025, 0.975)))

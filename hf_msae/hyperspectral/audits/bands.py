@@ -6,6 +6,8 @@ band tells beyond its four nearest neighbors is therefore mostly noise, unless s
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 from scipy.stats import ncf as noncentral_f
@@ -35,26 +37,30 @@ def bands(subject: Subject) -> Outcome:
     places = spectrum_columns(subject)
     if places is None:
         return Outcome({"bands": pd.DataFrame(columns=COLUMNS)}, [], [_NO_BANDS])
-    spectra = subject.X[:, places] - subject.X[:, places].mean(axis=0)
-    remainder = np.stack([_remainder(spectra, band) for band in range(len(places))], axis=1)
+    spectra = subject.X[:, places]
+    spectra = spectra - spectra.mean(axis=0)
+    remainder = np.empty(spectra.shape)
+    for band in range(len(places)):
+        remainder[:, band] = _remainder(spectra, band)
     n = len(remainder)
     records, tests, remarks = [], [], []
-    questions = [("target", name, y[:, None]) for name, y in zip(subject.targets, subject.Y.T, strict=True)]
+    questions = [
+        ("target", name, partial(_explained, y), 1) for name, y in zip(subject.targets, subject.Y.T, strict=True)
+    ]
     for name, labels in subject.groups.items():
-        groups = np.unique(labels)
+        groups, members = np.unique(labels, return_inverse=True)
         if 2 <= len(groups) <= n // 5:
-            questions.append(("grouping", name, (labels[:, None] == groups[None, 1:]).astype(np.float64)))
+            questions.append(("grouping", name, partial(_between_groups, members), len(groups) - 1))
         elif len(groups) > n // 5:
             remarks.append(
                 f"{name}: no band was tested for drift, since {len(groups)} groups of {n} rows are too many."
             )
-    questions.append(("order", "order of the rows", np.linspace(-1, 1, n)[:, None]))
-    for of, name, columns in questions:
-        share = _explained(remainder, columns)
+    questions.append(("order", "order of the rows", partial(_explained, np.linspace(-1, 1, n)), 1))
+    for of, name, share_of, k in questions:
+        share = share_of(remainder)
         best = _NEAR + int(share[_NEAR:-_NEAR].argmax())  # the outermost bands lack neighbors on one side
         around = [_remainder(spectra, near, without=best) for near in _neighbors(best, len(share))]
-        nearby = float(_explained(np.stack(around, axis=1), columns).max())
-        k = columns.shape[1]
+        nearby = float(share_of(np.stack(around, axis=1)).max())
         size = float(share[best])
         p_value = min(1.0, (len(share) - 2 * _NEAR) * share_p_value(size, n, k))
         feature = subject.features.iloc[places[best]]
@@ -103,11 +109,17 @@ def _remainder(spectra: np.ndarray, band: int, without: int | None = None) -> np
     return spectra[:, band] - X @ np.linalg.lstsq(X, spectra[:, band], rcond=None)[0]
 
 
-def _explained(remainder: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the share of the variance of each remainder that an affine function of the columns explains."""
-    basis, _ = np.linalg.qr(columns - columns.mean(axis=0))
-    total = (remainder**2).sum(axis=0)
-    return ((basis.T @ remainder) ** 2).sum(axis=0) / np.maximum(total, 1e-300)
+def _explained(values: np.ndarray, remainder: np.ndarray) -> np.ndarray:
+    """Return the share of the variance of each remainder (n, b) that an affine function of values (n,) explains."""
+    values = values - values.mean()
+    return (values @ remainder) ** 2 / np.maximum((values @ values) * (remainder**2).sum(axis=0), 1e-300)
+
+
+def _between_groups(members: np.ndarray, remainder: np.ndarray) -> np.ndarray:
+    """Return the share of the variance of each remainder (n, b) that lies between groups, numbered (n,)."""
+    sums = np.stack([np.bincount(members, band) for band in remainder.T], axis=1)
+    between = (sums**2 / np.bincount(members)[:, None]).sum(axis=0)
+    return between / np.maximum((remainder**2).sum(axis=0), 1e-300)
 
 
 def _test(

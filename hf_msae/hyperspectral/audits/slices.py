@@ -124,12 +124,13 @@ def slopes(a: np.ndarray, b: np.ndarray, p: np.ndarray, *products: np.ndarray) -
 def quantile_ratio(y: np.ndarray, p: np.ndarray, seed: int) -> tuple[float, float, float]:
     """Return the range from the 5th to the 95th percentile of p over that of y, and its bootstrap interval."""
 
-    def ratio(rows: np.ndarray | slice) -> np.ndarray:
-        of_p, of_y = (np.diff(np.quantile(each[rows], (0.05, 0.95), axis=-1), axis=0)[0] for each in (p, y))
-        return of_p / np.where(of_y > 0, of_y, np.nan)
+    def ratio(rows: np.ndarray | slice) -> float:
+        of_p, of_y = (np.diff(np.quantile(each[rows], (0.05, 0.95)))[0] for each in (p, y))
+        return float(of_p / of_y) if of_y > 0 else np.nan
 
-    rows = np.random.default_rng(seed).integers(len(y), size=(200, len(y)))
-    return float(ratio(slice(None))), *percentiles(ratio(rows))
+    random = np.random.default_rng(seed)  # drawn one at a time, since all draws of a million rows would take 5 GB
+    draws = np.array([ratio(random.integers(len(y), size=len(y))) for _ in range(200)])
+    return ratio(slice(None)), *percentiles(draws)
 
 
 USUAL_SHARE = 0.05
