@@ -120,9 +120,13 @@ def _table(embeddings: EmbeddingDataset, columns: Sequence[str]) -> pd.DataFrame
             f"{embeddings.source} has no columns of labels: give a folder of hf-msae extract, or a dataset or parquet "
             f"file with columns"
         )
+    from datasets import ClassLabel, Value  # here, since it takes a second
+
     for column in columns:
         if column not in embeddings.dataset.column_names:
             raise ValueError(f"there is no column {column!r}, only {', '.join(embeddings.dataset.column_names)}")
+        if not isinstance(feature := embeddings.dataset.features[column], ClassLabel | Value):
+            raise ValueError(f"column {column!r} of {embeddings.source} holds {feature}, not labels")
     if embeddings.has_tokens:
         raise ValueError(f"a row of {embeddings.source} has many embeddings, its tokens: average them first")
     return embeddings.dataset.select_columns(list(columns)).to_pandas()

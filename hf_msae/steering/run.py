@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
+from .._utils.checks import check_several
 from .._utils.json_files import write_json
 from .._utils.paths import file_name
 from ..backbones import Backbone
@@ -126,7 +127,8 @@ def run_swordbench(
 def _named_tasks(tasks: Sequence[str | Task | Callable[..., Task]]) -> list[Task | Callable[..., Task]]:
     if isinstance(tasks, str):
         raise ValueError(f"tasks must be several names or tasks, got {tasks!r}: pass [{tasks!r}]")
-    if isinstance(tasks, Task) or not all(isinstance(task, str | Task) or callable(task) for task in tasks):
+    tasks = list(tasks) if isinstance(tasks, Iterable) else tasks  # a generator yields them once
+    if not isinstance(tasks, list) or not all(isinstance(task, str | Task) or callable(task) for task in tasks):
         raise ValueError(
             f"tasks must be several tasks, their names, or functions that make one of a seed, got {tasks!s:.200}"
         )
@@ -135,8 +137,8 @@ def _named_tasks(tasks: Sequence[str | Task | Callable[..., Task]]) -> list[Task
 
 def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[str, Edit]:
     """Return edits, not yet fitted, by label."""
-    if isinstance(methods, str):
-        raise ValueError(f"methods must be several names or edits, got {methods!r}: pass [{methods!r}]")
+    check_several("names or edits", methods=methods)
+    methods = methods if isinstance(methods, Mapping) else list(methods)
     for method in methods.values() if isinstance(methods, Mapping) else methods:
         if not isinstance(method, Edit) and (isinstance(methods, Mapping) or not isinstance(method, str)):
             kinds = "an edit" if isinstance(methods, Mapping) else "a name or an edit"
@@ -156,8 +158,8 @@ def named_methods(methods: Sequence[str | Edit] | Mapping[str, Edit]) -> dict[st
 
 def _whole_numbers(seeds: Sequence[int]) -> list[int]:
     """Return seeds as Python's integers, which JSON can hold."""
-    if isinstance(seeds, Integral):
-        raise ValueError(f"seeds must be several numbers, got {seeds}: pass ({seeds},)")
+    check_several("numbers", seeds=seeds)
+    seeds = list(seeds)  # a generator yields them once
     if odd := [seed for seed in seeds if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0]:
         raise ValueError(f"a seed has to be a whole number of at least 0, but is {odd[0]!r}")
     return [int(seed) for seed in seeds]

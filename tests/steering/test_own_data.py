@@ -40,6 +40,13 @@ def test_training_keeps_the_correlation_and_the_test_has_as_many_rows_of_each_ce
     assert counts(whole, "test") == [10, 100, 75, 15] and len(whole.features) == 800
 
 
+def test_columns_that_hold_no_labels_are_refused():
+    given = embeddings(CELLS)
+    for columns in (("image_embeds", "bias"), ("kind", "image_embeds")):
+        with pytest.raises(ValueError, match=r"column 'image_embeds' of the given dataset holds List.*, not labels"):
+            task_from_embeddings(given, *columns)
+
+
 def test_a_column_of_splits_is_kept():
     split = np.resize(["train", "test", "test", "validation"], 800)
     given = embeddings(CELLS, part=split)

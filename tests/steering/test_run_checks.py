@@ -73,7 +73,7 @@ def test_a_backbone_of_other_features_is_refused(backbones, tmp_path):
         ({"methods": [METHODS["quadratic"]()], "seeds": (0.5,)}, "0.5"),
         ({"methods": {3: METHODS["lda"]()}}, "label.* 3"),
         ({"seeds": (-1,)}, "-1"),
-        ({"seeds": np.int64(2)}, r"\(2,\)"),
+        ({"seeds": np.int64(2)}, r"seeds must be several numbers, got .*2.*: pass \[.*2"),
         ({"methods": ["eraser"]}, "eraser"),
         ({"methods": [METHODS["ridge"](folds=3), METHODS["ridge"]()]}, "ridge"),
         ({"tasks": [tiny_task, partial(tiny_task, correlation=0.5)]}, "'gaussian'"),
@@ -83,7 +83,7 @@ def test_a_backbone_of_other_features_is_refused(backbones, tmp_path):
         ({"methods": "lda"}, r"\['lda'\]"),
         ({"methods": {"a": "lda"}}, "'lda'"),
         ({"methods": [METHODS["lda"]]}, "name or an edit"),
-        ({"seeds": 0}, r"\(0,\)"),
+        ({"seeds": 0}, r"\[0\]"),
         ({"tasks": []}, "at least one"),
         ({"seeds": (1, 0, 1)}, r"twice.*1, 0, 1"),
     ],
@@ -174,3 +174,8 @@ def test_the_same_fit_is_made_once(task):
     for other in ((LinearSVC(random_state=0), grid, X, -y, 5, 0), (LinearSVC(random_state=0), grid, X + 1, y, 5, 0)):
         assert np.abs(fit_best(*other).coef_ - first.coef_).max() > 1e-6
     assert fit_best(LinearSVC(random_state=0), {"C": [0.1]}, X, y, 5, 0) is not first
+
+
+def test_generators_are_read_once(tmp_path):
+    found = run(iter([tiny_task]), (name for name in ["lda"]), tmp_path, seeds=iter([0, 1]), only_bias=True)
+    assert sorted(found.to_pandas()["seed"].unique()) == [0, 1]
