@@ -139,6 +139,7 @@ def label_neurons(
     if metric not in METRICS:
         raise ValueError(f"there is no metric {metric!r}; the metrics are {', '.join(METRICS)}")
     check_integers(
+        "at_once",
         iterations=(iterations, 0),
         images_per_concept=(images_per_concept, 1),
         seed=(seed, 0),

@@ -59,6 +59,11 @@ def test_another_seed_makes_other_pictures(red_neuron, make_proposer, make_image
     assert not drawn[0] & drawn[1]
 
 
+def test_a_seed_is_a_number(red_neuron, make_proposer, colors, noise_pictures):
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got None"):
+        find(red_neuron, make_proposer("red"), colors, noise_pictures, seed=None)
+
+
 def test_where_pictures_are_few_half_of_them_confirm(red_neuron, make_proposer, make_imager, noise_pictures):
     imager = make_imager(most=20)
     found = find(red_neuron, make_proposer("red"), imager, noise_pictures, iterations=1)

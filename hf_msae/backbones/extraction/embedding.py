@@ -34,7 +34,7 @@ class TokenChoice:
     def __post_init__(self) -> None:
         if self.kind not in ("all", "patches"):
             raise ValueError(f"tokens is {self.kind!r}; choose all or patches")
-        check_integers(tokens_per_row=(self.per_row, 1), seed=(self.seed, 0))
+        check_integers("tokens_per_row", tokens_per_row=(self.per_row, 1), seed=(self.seed, 0))
 
     def __call__(self, row: int, positions: torch.Tensor) -> torch.Tensor:
         """Return the positions to keep of a row's token positions, in ascending order."""

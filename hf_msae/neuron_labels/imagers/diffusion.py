@@ -69,7 +69,7 @@ class DiffusersImager(Imager):
         offload: Literal["model", "sequential"] | None = None,
         revision: str | None = None,
     ) -> None:
-        check_integers(batch_size=(batch_size, 1), num_inference_steps=(num_inference_steps, 1))
+        check_integers("num_inference_steps", batch_size=(batch_size, 1), num_inference_steps=(num_inference_steps, 1))
         if offload not in (None, "model", "sequential"):
             raise ValueError(f'offload must be "model", "sequential" or None, got {offload!r}')
         self.prompts, self.batch_size = Prompts(style), batch_size

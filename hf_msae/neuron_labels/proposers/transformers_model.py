@@ -66,7 +66,7 @@ class TransformersProposer(LanguageModelProposer):
     ) -> None:
         if not temperature >= 0 or not 0 < top_p <= 1:
             raise ValueError(f"temperature must not be negative and top_p in (0, 1], got {temperature!r}, {top_p!r}")
-        check_integers(batch_size=(batch_size, 1), max_new_tokens=(max_new_tokens, 1))
+        check_integers("max_new_tokens", batch_size=(batch_size, 1), max_new_tokens=(max_new_tokens, 1))
         self._name = model if isinstance(model, str) else model.name_or_path or type(model).__name__
         self._is_given = not isinstance(model, str)
         self.gguf_file = gguf_file
