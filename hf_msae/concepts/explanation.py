@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .._utils.checks import check_integers
 from .._utils.tensors import as_tensor
 from .._utils.wording import shortened
 from ..metrics.levels import own_levels
@@ -182,8 +183,7 @@ def explain_embedding(
     Raises:
         ValueError: `embedding` is not a vector of the MSAE's width, or `top` is not positive.
     """
-    if top < 1:
-        raise ValueError(f"top must be positive, got {top}")
+    check_integers(top=(top, 1))
     parts = _split(msae, embedding, k)
     shares = _shares(msae, parts)
     order = parts.order[:top]

@@ -164,8 +164,7 @@ def check_options(
     ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-    if null_samples < 1:
-        raise ValueError(f"null_samples must be positive, got {null_samples}")
+    check_integers(null_samples=(null_samples, 1))
     if center and len(vocabulary) < 3:
         raise ValueError(f"centering needs at least 3 words, got {len(vocabulary)}; or center=False (--no_center)")
 

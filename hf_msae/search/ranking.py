@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from .._utils.checks import check_integers
+
 
 def best_rows(scores: np.ndarray, top: int) -> np.ndarray:
     """Return the rows of the `top` largest scores (rows,), largest first; rows of equal score in their order."""
-    if top < 1:
-        raise ValueError(f"top must be positive, got {top}")
+    check_integers(top=(top, 1))
     top, descending = min(top, len(scores)), -scores
     rows = np.flatnonzero(descending <= np.partition(descending, top - 1)[top - 1])  # and all that equal the last
     return rows[np.argsort(descending[rows], kind="stable")][:top]

@@ -58,6 +58,8 @@ def test_a_seed_of_numpy_is_a_seed(msae, tmp_path):
     table.save(tmp_path / "concepts.parquet")
     with pytest.raises(ValueError, match=r"seed.*-1"):
         name_latents(msae, WORDS, planted(msae), seed=-1)
+    with pytest.raises(ValueError, match=r"null_samples must be an integer of at least 1, got 10000.0"):
+        name_latents(msae, WORDS, planted(msae), null_samples=1e4)
     with pytest.raises(ValueError, match=r"seed.*None"):
         name_latents(msae, WORDS, planted(msae), seed=None)
 
