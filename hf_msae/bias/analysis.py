@@ -18,7 +18,7 @@ from .._utils.wording import counted, marked
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import ColumnCollector, FiringCollector, RowCollector
 from ..concepts.editing import latents_of
-from ..concepts.table import ConceptTable, display_names, to_text
+from ..concepts.table import ConceptTable, check_table, display_names, to_text
 from ..metrics import LinearClassifier
 from ..statistics import Finding, Result, confirmed, holm
 from .interventions import (
@@ -104,6 +104,7 @@ def bias_report(
     check_integers(num_samples=(num_samples, 2), num_null=(num_null, 20), num_bootstrap=(num_bootstrap, 20))
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+    check_table(concepts)
     ask = as_classifier(classifier, positive)
     embeddings = open_embeddings(msae, embeddings)
     n, rng = msae.config.num_latents, np.random.default_rng(seed)

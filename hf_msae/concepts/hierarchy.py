@@ -18,7 +18,7 @@ from ..statistics import Result, wilson_interval
 from .codes import Embeddings, collect_codes, open_embeddings
 from .collectors import SparseCodes, SparseCollector
 from .editing import latents_of
-from .table import ConceptTable, display_name, name_columns
+from .table import ConceptTable, check_table, display_name, name_columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,6 +147,7 @@ def concept_hierarchy(
     Raises:
         ValueError: A latent, name, k or share is out of range.
     """
+    check_table(concepts)
     n, k = msae.config.num_latents, check_k(k, msae.config)
     if not (0 < min_parent < 1 and 0 < max_child <= 1):
         raise ValueError(f"min_parent and max_child are shares, got {min_parent} and {max_child}")

@@ -43,8 +43,25 @@ class ConceptTable:
     frame: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.frame, pd.DataFrame):
+            raise TypeError(
+                f"a ConceptTable is made of a DataFrame, got {type(self.frame).__name__}: load reads a file"
+            )
+        missing = [column for column in ("latent", "name") if column not in self.frame]
+        if not set(_STRENGTH.values()) & set(self.frame):
+            missing.append("similarity, by which the best latent of a name is found")
+        if missing:
+            raise ValueError(f"a ConceptTable needs more columns than {list(self.frame)}: {', '.join(missing)}")
+
     def __len__(self) -> int:
         return len(self.frame)
+
+    def __contains__(self, key: int | str) -> bool:
+        """Return whether the table has this latent, or a latent of this name."""
+        return bool((self.frame["name" if isinstance(key, str) else "latent"] == key).any())
+
+    __iter__ = None  # Python would ask for the latents 0, 1, ... until there is none; use `frame.itertuples()`
 
     def __repr__(self) -> str:
         best = self.best(10)
@@ -221,8 +238,18 @@ class ConceptTable:
         return cls(frame)
 
 
+def check_table(concepts: Any) -> None:
+    """Raise TypeError unless `concepts` are a ConceptTable or None."""
+    if not isinstance(concepts, ConceptTable | None):
+        raise TypeError(
+            f"concepts must be a ConceptTable, got {type(concepts).__name__}: ConceptTable.load(path) reads one, and "
+            "ConceptTable(frame) makes one of a DataFrame"
+        )
+
+
 def name_columns(concepts: ConceptTable | None, latents: Sequence[int]) -> dict[str, list]:
     """Return the columns name and validated of some latents; None and False for those that a table, or none, lacks."""
+    check_table(concepts)
     if concepts is None:
         return {"name": [None] * len(latents), "validated": [False] * len(latents)}
     rows = concepts.frame.set_index("latent").reindex(list(latents))  # of a part of a table, some may be missing

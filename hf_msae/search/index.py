@@ -12,13 +12,14 @@ import pandas as pd
 import torch
 from transformers.utils import logging
 
+from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments, warn_renamed
 from .._utils.fingerprint import accepted_fingerprints
 from .._utils.tensors import as_tensor
 from ..concepts.codes import Embeddings, collect_codes, open_embeddings
 from ..concepts.collectors import RowCollector, SparseCodes, SparseCollector
 from ..concepts.editing import LatentEdit, edit_embeddings, pairs_of, values_of_latents
-from ..concepts.table import ConceptTable, name_columns
+from ..concepts.table import ConceptTable, check_table, name_columns
 from ..model.checks import check_k
 from .approximate import ApproximateIndex
 from .files import (
@@ -83,6 +84,7 @@ class ConceptIndex:
     def _open(
         self, folder: str | os.PathLike, msae: MSAEModel, embeddings: Embeddings, concepts: ConceptTable | None
     ) -> None:
+        check_table(concepts)
         self.folder = Path(folder).expanduser()
         self.msae, self.concepts = msae.eval(), concepts
         self.embeddings = open_embeddings(msae, embeddings)
@@ -147,6 +149,7 @@ class ConceptIndex:
             FileNotFoundError: The folder and more than one of its parents do not exist.
             ValueError: The folder holds an index of another MSAE or k, or the embeddings do not fit or are not finite.
         """
+        check_table(concepts)
         folder = Path(folder).expanduser()
         embeddings = open_embeddings(msae, embeddings)
         k = check_k(k, msae.config)
@@ -197,6 +200,7 @@ class ConceptIndex:
 
         An approximate search may miss a few of them and return the next best; the similarities are exact.
         """
+        check_integers(top=(top, 1))
         query = self._query(embedding)
         rows = self.approximate.candidates(query, top) if approximate else None
         return best_table(self._cosines(query, rows), top, "similarity", rows)
@@ -268,6 +272,7 @@ class ConceptIndex:
             The best rows after the change, and the rows that it has driven out of the best: row, similarity,
             similarity_before, rank, rank_before (from 1), and rank_change (positive if the row has come up).
         """
+        check_integers(top=(top, 1))
         before = self._query(embedding)
         after = before if changed is embedding else self._query(changed)
         if not approximate:
@@ -308,7 +313,10 @@ class ConceptIndex:
         embedding = as_tensor(embedding)
         if embedding.shape != (self._metadata.width,):
             raise ValueError(f"an embedding has shape ({self._metadata.width},), got {tuple(embedding.shape)}")
-        query = torch.nn.functional.normalize(embedding.detach().float().cpu(), dim=0)
+        embedding = embedding.detach().float().cpu()
+        if not embedding.isfinite().all():
+            raise ValueError("the embedding holds NaN or infinite values: it has no direction to compare")
+        query = torch.nn.functional.normalize(embedding, dim=0)
         if not query.any():
             raise ValueError("the embedding is zero: it has no direction to compare")
         return query

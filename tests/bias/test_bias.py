@@ -286,6 +286,13 @@ def test_what_is_refused(world):
             bias_report(model, embeddings, **{"classifier": classifier, "indices": [0], **arguments}, progress=False)
 
 
+def test_what_is_no_table_of_names_is_refused_before_the_classifier_is_asked(world):
+    model, embeddings, _, _ = world
+    for names in (NAMES.frame, "names.parquet"):
+        with pytest.raises(TypeError, match=rf"concepts must be a ConceptTable, got {type(names).__name__}"):
+            bias_report(model, embeddings, None, concepts=names, indices=[0], progress=False)
+
+
 def test_without_validated_names_the_strongest_latents_are_tested(world):
     model, embeddings, classifier, _ = world
     none_valid = ConceptTable(NAMES.frame.assign(q_value=0.9))

@@ -33,7 +33,22 @@ def test_the_columns_are_fixed_and_say_which_names_are_validated(table, untested
     assert list(untested.to_pandas()) == [*COLUMNS, "ratio"] and not untested.to_pandas()["validated"].any()
 
 
+def test_what_is_no_table_is_refused():
+    frame = pd.DataFrame({"latent": [0], "name": ["a"]})
+    with pytest.raises(ValueError, match=r"more columns than \['latent', 'name'\]: similarity"):
+        ConceptTable(frame)
+    assert ConceptTable(frame.assign(similarity=0.5)).latent_of("a") == 0
+    with pytest.raises(TypeError, match="made of a DataFrame, got str: load reads a file"):
+        ConceptTable("words.parquet")
+    for given in (frame, "words.parquet", {0: "a"}):
+        with pytest.raises(TypeError, match=rf"concepts must be a ConceptTable, got {type(given).__name__}: .*load"):
+            name_columns(given, [0])
+
+
 def test_look_ups(table):
+    assert "b" in table and 4 in table and np.int64(4) in table and "c" not in table and 5 not in table
+    with pytest.raises(TypeError, match="not iterable"):
+        list(table)
     assert table["a"]["latent"].tolist() == [0, 3, 1] and table[2].iloc[0]["name"] == "b"
     assert table.latent_of("a") == 0
     with pytest.raises(KeyError, match="moon"):

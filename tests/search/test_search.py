@@ -71,6 +71,27 @@ def test_concepts_are_mapped_to_weights(index):
     pd.testing.assert_frame_equal(index.by_concepts(pd.Series([1.0, -0.5], index=["n1", 2])), expected)
 
 
+def test_what_cannot_be_searched_for_is_refused(index):
+    for value in (np.nan, np.inf):
+        for search_for in (index.by_embedding, lambda bad: index.by_change(X[0], bad)):
+            with pytest.raises(ValueError, match="the embedding holds NaN or infinite values"):
+                search_for(torch.full((D,), value))
+    for top in (None, 2.0, 0):
+        for found in (
+            lambda top: index.by_embedding(X[0], top),
+            lambda top: index.by_concepts({1: 1.0}, top),
+            lambda top: index.by_edit(X[0], {1: 0.0}, top=top),
+        ):
+            with pytest.raises(ValueError, match=f"top must be an integer of at least 1, got {top}"):
+                found(top)
+
+
+def test_what_is_no_table_of_names_is_refused_before_anything_is_indexed(tmp_path):
+    with pytest.raises(TypeError, match="concepts must be a ConceptTable, got DataFrame"):
+        ConceptIndex.build(tmp_path / "index", make_model(), X, K, NAMES.frame)
+    assert not (tmp_path / "index").exists()
+
+
 def test_arrays_and_numbers_of_numpy_do(tmp_path):
     index = ConceptIndex.build(tmp_path / "index", make_model(), X, np.int64(K), NAMES, progress=False)
     for given in (X[0].numpy(), X[0].numpy().astype(">f4"), X[0].tolist()):
