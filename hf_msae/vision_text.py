@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ._utils.images import ImageInput, is_picture
 from .backbones import Backbone
 from .backbones.hook_points import HookPoint, find_site
 from .concepts.editing import Editor, LatentEdit, latent_of
+from .concepts.table import check_table
 from .hub.reading.opening import check_fit, concepts_beside, load_msae
 from .model.modeling_msae import MSAEModel
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
     from .concepts import ActivationPercentiles, ConceptTable, Explanation, SimilarityExplanation
@@ -49,6 +50,7 @@ class VisionTextMSAE:
     def __init__(
         self, backbone: Backbone, msae: MSAEModel, concepts: ConceptTable | None = None, strict: bool = True
     ) -> None:
+        check_table(concepts)
         check_fit(backbone, msae, strict)
         if concepts is not None and len(concepts) != msae.config.num_latents:
             raise ValueError(f"concepts names {len(concepts)} latents, but the MSAE has {msae.config.num_latents}")
@@ -106,6 +108,12 @@ class VisionTextMSAE:
         elif backbone_kwargs:
             raise TypeError(f"{', '.join(backbone_kwargs)} cannot be set for a loaded backbone")
         return cls(backbone if device is None else backbone.to(device), msae, concepts, strict)
+
+    def __getattr__(self, name: str) -> Any:
+        # Many functions take the MSAE alone, which is easily forgotten.
+        has = name == "config" or hasattr(MSAEModel, name)
+        hint = ", but its MSAE has: pass model.msae where an MSAE is wanted" if has else ""
+        raise AttributeError(f"a VisionTextMSAE has no {name!r}{hint}")
 
     @property
     def processor(self) -> Any:
@@ -189,7 +197,7 @@ class VisionTextMSAE:
 
         return encode
 
-    def center_texts(self, texts: Iterable[str] | torch.Tensor | None) -> None:
+    def center_texts(self, texts: Iterable[str] | torch.Tensor | np.ndarray | None) -> None:
         """Encode text embeddings around their own mean instead of that of the images.
 
         Image and text embeddings of CLIP-like models lie in different regions (the modality gap), so an MSAE of images
@@ -211,12 +219,16 @@ class VisionTextMSAE:
         if isinstance(texts, str):
             raise TypeError(f"the mean of texts needs several, got the single string {texts!r}")
         images = self.msae.input_mean.double()
+        if isinstance(texts, np.ndarray) and texts.dtype.kind == "f":
+            texts = torch.tensor(texts)
         if not isinstance(texts, torch.Tensor):
             if len(set(texts := list(texts))) < 2:
                 raise ValueError(f"the mean of texts needs several different ones, got only {texts[:1]}")
             texts = self.text_embeds(texts).double().mean(dim=0)
         if texts.shape != images.shape:
             raise ValueError(f"the mean has shape {tuple(texts.shape)}, expected {tuple(images.shape)}")
+        if not texts.isfinite().all():
+            raise ValueError("the mean of texts holds NaN or infinite values")
         self.text_shift = (images - texts.to(images)).float()
 
     def patch_map(self, image: ImageInput, concept: int | str) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_msae import VisionTextMSAE
+from hf_msae import VisionTextMSAE, evaluate_msae
 from hf_msae.backbones import Backbone
 from hf_msae.concepts import explain_embedding
 from hf_msae.concepts.editing import LatentEdit
@@ -33,6 +33,16 @@ def test_embeds_and_latents_are_those_of_the_parts(clip):
         assert torch.equal(clip.text_latents(TEXTS), clip.msae.encode(clip.backbone.text_embeds(TEXTS)))
     torch.testing.assert_close(clip.image_latents(pictures(), batch_size=2), clip.image_latents(pictures()))
     assert clip.image_latents([]).shape == (0, N) and clip.image_latents(pictures()[0]).shape == (1, N)
+
+
+def test_a_model_in_place_of_its_msae_is_named(clip):
+    for call in (lambda: clip.config, lambda: evaluate_msae(clip, torch.randn(30, 8)), lambda: clip.encode(None)):
+        with pytest.raises(AttributeError, match=r"VisionTextMSAE has no '\w+', but its MSAE has: pass model\.msae"):
+            call()
+    with pytest.raises(AttributeError, match=r"VisionTextMSAE has no 'image_embed'$"):
+        clip.image_embed(pictures())
+    with pytest.raises(TypeError, match="concepts must be a ConceptTable, got DataFrame"):
+        VisionTextMSAE(clip.backbone, clip.msae, table(*"ab").frame)
 
 
 def test_a_progress_bar_on_many_batches(clip, capsys):
@@ -86,6 +96,11 @@ def test_texts_can_be_centered(clip):
         moved = clip.text_embeds(texts) - gap + clip.msae.input_mean
         torch.testing.assert_close(clip.text_latents(texts), clip.msae.encode(moved), rtol=1e-4, atol=1e-5)
     clip.center_texts(gap)
+    shift = clip.text_shift
+    clip.center_texts(gap.numpy())
+    assert torch.equal(clip.text_shift, shift)
+    with pytest.raises(ValueError, match="NaN"):
+        clip.center_texts(gap * torch.nan)
     torch.testing.assert_close(clip.text_shift, clip.msae.input_mean - gap)
     clip.center_texts(None)
     assert clip.text_shift is None
