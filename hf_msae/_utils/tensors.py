@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 
 def as_tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Do what `torch.as_tensor` does, also for what torch refuses: big-endian or reversed arrays, pandas tables."""
+    """Do what `torch.as_tensor` does, also for what torch refuses: odd arrays, pandas tables, opened embeddings."""
+    if isinstance(values, Dataset):
+        values = values[:]
     if hasattr(values, "to_numpy"):
         values = np.array(values.to_numpy())  # a copy, since pandas lets nobody write to its own
     if isinstance(values, np.ndarray) and (not values.dtype.isnative or any(step < 0 for step in values.strides)):

@@ -78,7 +78,7 @@ class EmbeddingDataset(torch_data.Dataset):
             start, stop, step = index.indices(len(self))
             return self._slice(start, max(start, stop)) if step == 1 else self.__getitems__(range(start, stop, step))
         if np.ndim(index) == 0:
-            return self.__getitems__([int(index)])[0]
+            return self.__getitems__([index])[0]
         return self.__getitems__(index)
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -197,6 +197,11 @@ def _check_classifiers(
 ) -> dict[str, torch.Tensor]:
     """Return the class numbers of all rows, by classifier."""
     for name, classifier in classifiers.items():
+        if not isinstance(classifier, LinearClassifier):
+            raise TypeError(
+                f"the classifier {name!r} is a {type(classifier).__name__}, but has to be a LinearClassifier: fit it "
+                "with LinearClassifier.fit"
+            )
         if (width := classifier.weight.shape[1]) != embeddings.width:
             raise ValueError(
                 f"the classifier {name!r} takes embeddings of {width} columns, but those of {embeddings.source} have "

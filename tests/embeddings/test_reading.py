@@ -62,6 +62,12 @@ def test_all_ways_to_index(tmp_path):
         acts[[True, False]]
 
 
+@pytest.mark.parametrize("index", [1.5, np.float32(1), True, "1", None, [True, False]], ids=repr)
+def test_what_is_no_row_is_refused(index):
+    with pytest.raises(TypeError, match="rows must be a flat list of integers"):
+        load_embeddings(X)[index]
+
+
 def test_batches_are_sequential_and_keep_the_rest(tmp_path):
     acts = load_embeddings(written(tmp_path))
     batches = list(acts.batches(16))

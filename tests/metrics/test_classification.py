@@ -7,6 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from hf_msae.embeddings import load_embeddings
 from hf_msae.metrics import ClassificationAccumulator, LinearClassifier, accuracy_drop, probe_agreement, probe_kl
 from hf_msae.metrics.classification import number_labels
 
@@ -104,6 +105,13 @@ def test_a_class_that_the_probe_never_saw_is_never_chosen():
     with pytest.warns(UserWarning, match="of b$"):
         left_out = LinearClassifier.fit(x, np.where(labels == 1, -1, labels), classes=["a", "b", "c", "d"]).bias
     assert torch.isinf(left_out[1]) and left_out[[0, 2, 3]].isfinite().all()
+
+
+def test_opened_embeddings_do():
+    x, labels = clusters()
+    probe, expected = (LinearClassifier.fit(each, labels) for each in (load_embeddings(x), x))
+    assert torch.equal(probe.weight, expected.weight)
+    assert torch.equal(probe.logits(load_embeddings(x)), expected.logits(x))
 
 
 def test_labels_by_name_or_number():

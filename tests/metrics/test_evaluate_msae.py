@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from hf_msae import metrics
 from hf_msae.embeddings import load_embeddings
@@ -246,3 +247,10 @@ def test_classifiers_and_another_encoder_are_those_of_the_pure_functions(batch_s
     ]
     text = str(result)
     assert "judged by another" in text and "probe: " in text
+
+
+def test_a_classifier_of_another_kind_is_refused():
+    x = make_data(40)
+    probe = LogisticRegression().fit(x, np.arange(40) % 2)
+    with pytest.raises(TypeError, match=r"'mine' is a LogisticRegression, but has to be a LinearClassifier"):
+        evaluate_msae(make_model(), x, classifiers={"mine": probe}, progress=False)
