@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
+from .._utils.checks import check_several
 from .._utils.code_facts import code_of_parts
 from .._utils.json_files import write_json
 from .._utils.wording import joined
@@ -140,6 +141,8 @@ def red_team(
         >>> print(report)
         >>> report.to_json("report.json")
     """
+    check_several("audits", audits=audits)
+    audits = list(audits)  # a generator yields them once
     if unknown := [name for name in audits if name not in AUDITS]:
         raise ValueError(f"there is no audit {unknown[0]!r}; the audits are {', '.join(AUDITS)}")
     if not 0 < alpha < 1:

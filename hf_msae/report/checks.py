@@ -47,7 +47,10 @@ def check_metrics(msae: MSAEModel, metrics: Mapping[str, Any] | None) -> None:
     if metrics is None:
         return
     if not (isinstance(metrics, Mapping) and metrics.get("by_k")):
-        raise ValueError("metrics must be the content of metrics.json, with levels in by_k; None measures them")
+        raise ValueError(
+            "metrics must be the content of metrics.json, with levels in by_k, or what to_dict of an EvaluationResult "
+            "returns; None measures them"
+        )
     measured = metrics.get("model_sha256")
     if measured is None or msae.dtype != torch.float32:  # other dtypes have other fingerprints
         return

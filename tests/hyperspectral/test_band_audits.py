@@ -46,6 +46,15 @@ def test_many_groups_take_no_memory_of_rows_times_groups():
     assert row["band"] == 20 and row["share"] == pytest.approx(means.var(ddof=0) / rest.var())
 
 
+def test_audits_are_several_and_may_come_from_a_generator():
+    (finding,) = audited("leaking band", "bands").findings
+    X, y, _, table = spectra("leaking band")
+    found = red_team(MODEL, X, y, features=table, audits=iter(["bands"]), **QUICK)
+    assert [each.title for each in found.findings] == [finding.title]
+    with pytest.raises(ValueError, match=r"audits must be several audits, got 'bands': pass \['bands'\]"):
+        red_team(MODEL, X, y, features=table, audits="bands", **QUICK)
+
+
 def test_a_share_that_is_harmless_is_not_significant():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 200))

@@ -233,7 +233,7 @@ def test_what_is_refused_before_any_work(world, tmp_path, monkeypatch):
         ({"images": images, "image_column": "img"}, ValueError, "'img'.*image"),
         ({"images": images, "image_column": "n0"}, ValueError, "'n0'.*bool"),
         ({"metrics": {"fvu": 0.1}}, ValueError, "metrics.*by_k"),
-        ({"metrics": "metrics.json"}, ValueError, "metrics.*by_k"),
+        ({"metrics": "metrics.json"}, ValueError, "metrics.*by_k.*to_dict of an EvaluationResult"),
         ({"metrics": {**world.metrics, "model_sha256": "0" * 64}}, ValueError, "metrics.*000000"),
         ({"k": 0}, ValueError, f"k .*{WIDTH}.*0"),
         ({"k": WIDTH + 1}, ValueError, f"k .*{WIDTH}.*{WIDTH + 1}"),
