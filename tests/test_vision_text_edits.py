@@ -263,13 +263,14 @@ def test_a_copy_made_while_edited_is_edited_as_long(clip):
     latent = int(clip.image_latents(pictures()).sum(0).argmax())
     with clip.edit({latent: 0.0}):
         edited, copied = clip.image_embeds(pictures()), copy.deepcopy(clip)
-        assert torch.equal(copied.image_embeds(pictures()), edited) and not torch.equal(edited, embeds)
+        torch.testing.assert_close(copied.image_embeds(pictures()), edited)
+        assert not torch.allclose(edited, embeds, atol=0.1)
         with pytest.raises(pickle.PicklingError, match=r"edited .*: pickle it outside of the `with` block"):
             pickle.dumps(clip.backbone.model)
     with clip.edit({latent: 0.0}):
-        assert torch.equal(copied.image_embeds(pictures()), embeds)
+        torch.testing.assert_close(copied.image_embeds(pictures()), embeds)
         with copied.edit({latent: 0.0}):
-            assert torch.equal(copied.image_embeds(pictures()), edited)
+            torch.testing.assert_close(copied.image_embeds(pictures()), edited)
     pickle.dumps(clip.backbone.model)
 
 
