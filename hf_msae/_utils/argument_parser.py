@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
+import time
 import warnings
 from argparse import Action, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +42,20 @@ class _HelpFormatter(RawDescriptionHelpFormatter):
             return f"{action.help} (required)" if action.required else action.help
         default = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
         return f"{action.help} [{str(default).replace('%', '%%')}]"
+
+
+_SECONDS_FOR_THE_LAUNCHER = 10
+
+
+def _wait_for_the_launcher() -> None:
+    """Let the launcher end this process, which it does where another one has failed."""
+    time.sleep(_SECONDS_FOR_THE_LAUNCHER)
+
+
+def _let_the_main_process_speak() -> None:
+    """Wait before an error in another process than the main one, whose error ends it if both have the same."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        _wait_for_the_launcher()
 
 
 def _show_renamed(old: str, new: str) -> None:
@@ -152,6 +168,12 @@ class MSAEArgumentParser(HfArgumentParser):
         vars(namespace).update(dict.fromkeys(self._cleared))
         return namespace, unknown
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End the process as argparse does, but show one error, not one for each process that a launcher started."""
+        if status:
+            _let_the_main_process_speak()
+        super().exit(status, message)
+
     def error(self, message: str) -> NoReturn:
         """Show the message without the usage, and end the process."""
         context = "" if self.context and message.startswith(self.context.rstrip(": ")) else self.context
@@ -175,6 +197,14 @@ class MSAEArgumentParser(HfArgumentParser):
             way_out = "check the network and HTTPS_PROXY, or set HF_HUB_OFFLINE=1 to use what is in the cache"
             problem = f"the Hub cannot be reached ({type(error).__name__}: {error}): {way_out}"
             self.exit(1, f"{self.prog}: error: {self.context}{problem}\n")
+        except Exception as error:
+            if "gloo/transport" in str(error):  # so processes are told that one they wait for has failed
+                _wait_for_the_launcher()
+                super().exit(
+                    1, f"{self.prog}: error: another process has ended: it was killed, or its error is above\n"
+                )
+            _let_the_main_process_speak()
+            raise
         finally:
             warnings.formatwarning = formatted
 

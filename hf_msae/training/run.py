@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -95,7 +96,9 @@ class TrainingRun:
         # Discard gradients of an earlier run that failed.
         self.accelerator.step = 0
         self.trainer.model.zero_grad(set_to_none=True)
-        self.prepared, self.optimizer, self.scheduler = self.accelerator.prepare(self.model, optimizer, scheduler)
+        with warnings.catch_warnings():  # accelerate names the buffers' synchronization as torch before 2.13 did
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.prepared, self.optimizer, self.scheduler = self.accelerator.prepare(self.model, optimizer, scheduler)
         self.forward = torch.compile(self.prepared) if self.args.torch_compile else self.prepared
 
     def _progress_bar(self) -> closing:

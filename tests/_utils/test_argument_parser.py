@@ -51,3 +51,52 @@ def test_help_is_shown_in_spite_of_a_mistyped_flag(parser, capsys):
     with pytest.raises(SystemExit) as exit:
         parser.parse(["--outputdir", "a", "--help"])
     assert exit.value.code == 0 and "--output_dir" in capsys.readouterr().out
+
+
+class _Ended(BaseException):
+    """What the launcher does to a process while it waits."""
+
+
+def _refuse(error):
+    def run(parser):
+        with parser.reporting_errors():
+            raise error
+
+    return run
+
+
+CLOSED = RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:21377")
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (lambda parser: parser.parse(["--wrods", "b"]), "unknown argument --wrods"),
+        (_refuse(ValueError("no rows")), "it: error: no rows"),
+        (_refuse(KeyError("a bug")), ""),
+    ],
+)
+def test_an_error_of_all_processes_is_told_by_the_main_one(parser, run, told, monkeypatch, capsys):
+    def end():
+        raise _Ended
+
+    monkeypatch.setattr("hf_msae._utils.argument_parser._wait_for_the_launcher", end)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(_Ended):
+        run(parser)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    with pytest.raises((SystemExit, KeyError)):
+        run(parser)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_that_another_one_has_left_says_so_in_one_line(parser, rank, monkeypatch, capsys):
+    waits = []
+    monkeypatch.setattr("hf_msae._utils.argument_parser._wait_for_the_launcher", lambda: waits.append(rank))
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(SystemExit) as exit:
+        _refuse(CLOSED)(parser)
+    message = capsys.readouterr().err
+    assert exit.value.code == 1 and waits and message.count("\n") == 1 and "another process has ended" in message

@@ -44,6 +44,7 @@ def end(process):
     """Wait for a process to succeed and return its output."""
     output, errors = process.communicate(timeout=480)
     assert process.returncode == 0, errors
+    assert "broadcast_buffers" not in errors, "torch's advice to accelerate"
     return output
 
 
@@ -132,6 +133,15 @@ def test_accelerate_launches_two_processes_on_a_cpu(tmp_path, data_flags):
     environment = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     assert "on 2 x cpu" in end(start(*ACCELERATE, TRAIN, *flags, **environment))
     assert len(steps_of(tmp_path)) == 2 and (tmp_path / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_an_error_is_told_by_one_of_two_processes(tmp_path):
+    (tmp_path / "cut.npy").write_bytes(b"no")  # read by the main process while the other one waits for it
+    running = start(*TORCHRUN, TRAIN, "--train_data", tmp_path / "cut.npy", "--output_dir", tmp_path / "out", *SMALL)
+    _, errors = running.communicate(timeout=480)
+    assert running.returncode == 1 and errors.count("cut.npy cannot be read") == 1
+    assert "[rank1]" not in errors and "Connection closed" not in errors
 
 
 @pytest.mark.slow
