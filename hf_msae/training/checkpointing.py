@@ -39,6 +39,10 @@ FAILURE_FILE = "diverged.json"
 _RUN_FILES = (WEIGHTS_FILE, "config.json", "metrics.json", "training.json", "README.md", FAILURE_FILE)
 _TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"
+# What torch says depends on which of its writes fails.
+_FULL_DISK = (
+    r"PytorchStreamWriter|unexpected pos \d+ vs|iostream error|No space left|File too large|Disk quota exceeded"
+)
 
 
 @dataclass
@@ -130,7 +134,7 @@ def _naming_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, SafetensorError, OSError) as error:
-        if not re.search(r"PytorchStreamWriter|No space left|File too large|Disk quota exceeded", str(error)):
+        if not re.search(_FULL_DISK, str(error)):
             raise
         raise OSError(
             errno.ENOSPC,

@@ -14,6 +14,7 @@ import torch
 
 from hf_msae import MSAEModel
 from hf_msae.embeddings import load_embeddings
+from hf_msae.training import checkpointing
 from hf_msae.training.checkpointing import list_checkpoints
 from hf_msae.training.resuming import describe_differences, find_checkpoint
 from tests.training.small_runs import assert_equal_weights, new_trainer, sparse_embeddings, weights
@@ -105,6 +106,26 @@ def test_differences_are_found_at_every_depth():
     saved = {"a": {"b": {"c": {"d": 1.0, "e": 2}}, "only": None}, "f": 1}
     now = {"a": {"b": {"c": {"d": 1.0 + 1e-9, "e": 3}}}, "f": 1}
     assert describe_differences(saved, now) == ["a.b.c.e: 2 in the checkpoint, 3 now"]
+
+
+@pytest.mark.parametrize("room", [600, 5000, 5300])
+def test_a_disk_that_is_full_in_the_middle_of_an_optimizer_is_recognized(tmp_path, room):
+    """Torch writes its data, its index and its end in different ways, which fail with different messages."""
+
+    def save():
+        with checkpointing._naming_full_disk(tmp_path):
+            torch.save({"a": torch.zeros(1000)}, tmp_path / "optimizer.bin")
+
+    save()
+    assert (tmp_path / "optimizer.bin").stat().st_size > room
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"no space left for .*--resume_from_checkpoint last"):
+            save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_the_checkpoints_before(folder):
