@@ -137,6 +137,7 @@ def test_slots_are_given_back(begin, url, monkeypatch):
     monkeypatch.setattr(guard, "STALLED", 0.3)
     for _ in range(3):
         assert status_of(begin()) == 400
+    monkeypatch.setattr(guard, "STALLED", 30)  # a busy machine may be late with what does arrive
     assert upload(url, b"a")[0] == 200
     wait_for(lambda: not guards[0]._coming and not guards[0]._uploads)
 

@@ -27,7 +27,7 @@ def progress(folder):
             counts.append(json.loads(file.read_text())["num_rows"])
         except FileNotFoundError:  # not there yet, or a part that was joined meanwhile
             counts.append(0)
-    return sum(counts)
+    return min(sum(counts), ROWS)  # parts that are joined already count twice until they are deleted
 
 
 @pytest.fixture(scope="module")
