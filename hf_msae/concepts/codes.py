@@ -167,9 +167,10 @@ def open_embeddings(
     if not isinstance(embeddings, EmbeddingDataset):
         embeddings = load_embeddings(embeddings, column, config.hook_point, split, verify=verify)
     if embeddings.width != config.d_in:
+        trained_on = ", ".join(filter(None, (config.base_model_name_or_path, config.hook_point)))
         raise ValueError(
             f"embeddings have {embeddings.width} columns ({embeddings.source}), but this MSAE was trained on "
-            f"{config.d_in} ({config.base_model_name_or_path}, {config.hook_point})"
+            f"{config.d_in} ({trained_on})"
         )
     _warn_of_another_origin(config, embeddings)
     return embeddings

@@ -152,3 +152,9 @@ def test_embeddings_of_another_origin_are_warned_of(x, tmp_path, monkeypatch, ca
     assert len(found) == ROWS
     words = [differs, column, "one/clip", theirs.get("base_model_name_or_path", "")] if differs else []
     assert bool(caplog.records) == bool(differs) and all(word in caplog.text for word in words)
+
+
+def test_another_width_is_refused_without_naming_a_backbone_that_is_not_known():
+    model = MSAEModel(MSAEConfig(d_in=8, num_latents=16))
+    with pytest.raises(ValueError, match=r"6 columns .*trained on 8 \(image_embeds\)$"):
+        open_embeddings(model, np.zeros((5, 6), np.float32))
