@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..embeddings import load_embeddings
     from ..hub.reading.opening import load_msae
     from ..metrics import evaluate_msae, progressive_ks
-    from ..metrics.evaluation import check_encoder
+    from ..metrics.evaluation import check_encoder, leave_out_unmeasurable
     from ..metrics.levels import choose_levels, describe_levels, own_levels
     from ..metrics.progressive import check_comparable
     from ..plotting import plot_quality_against_k, save_figure
@@ -250,6 +250,7 @@ def main(argv: list[str] | None = None) -> None:
             if args.encoder_data is not None:
                 encoder_data = load_embeddings(args.encoder_data, args.encoder_column, verify=verify)
                 check_encoder(data, encoder_data, args.encoder)
+            data, encoder_data = leave_out_unmeasurable(data, encoder_data)
             named_classes(data, args.zero_shot_columns)
             classifiers, labels = build_classifiers(args, model, train, data)
         result = evaluate_msae(

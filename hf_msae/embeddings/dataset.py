@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,7 @@ class EmbeddingDataset(torch_data.Dataset):
             self.provenance["hook_point"] = column
         self.skipped = list(source.skipped)
         self._statistics: EmbeddingStatistics | None = None
+        self._kept: np.ndarray | None = None  # rows of an array or tokens, the others being left out
         self._open_views()
         if len(self) == 0:
             raise ValueError(f"{self.source} is empty: it has no rows")
@@ -125,6 +128,17 @@ class EmbeddingDataset(torch_data.Dataset):
         taken = EmbeddingDataset(open_source(self[rows]))
         taken.source, taken.column, taken.provenance = self.source, self.column, dict(self.provenance)
         return taken
+
+    def keep(self, rows: np.ndarray) -> EmbeddingDataset:
+        """Leave out all but these rows, which ascend: like `take`, but with other columns, and without a copy."""
+        kept = copy.copy(self)
+        kept._statistics = None
+        if self.dataset is None or self.has_tokens:
+            kept._kept = rows if self._kept is None else self._kept[rows]
+        else:
+            kept._opened = replace(self._opened, dataset=self.dataset.select(rows), path=None)
+        kept._open_views()
+        return kept
 
     def statistics(self, progress: bool = False) -> EmbeddingStatistics:
         """Return the mean and variance of all embeddings.
@@ -207,6 +221,10 @@ class EmbeddingDataset(torch_data.Dataset):
                     self._token_starts = np.concatenate([[0], np.cumsum(stop - first)])
                     places = np.arange(self._token_starts[-1])
                     self._order = np.repeat(first - self._token_starts[:-1], stop - first) + places
+        if self._kept is not None:
+            self._order = self._kept if self._order is None else self._order[self._kept]
+            if self._token_starts is not None:
+                self._token_starts = np.searchsorted(self._kept, self._token_starts)
         self._tensors = [_as_tensor(view) for view in self._views]
         self._spread = SpreadRows.over(self._views)
         self._starts = np.cumsum([0] + [len(view) for view in self._views])

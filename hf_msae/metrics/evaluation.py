@@ -34,23 +34,34 @@ if TYPE_CHECKING:
 
 
 def measurable_rows(embeddings: EmbeddingDataset, number: int, seed: int) -> EmbeddingDataset:
-    """Draw at most `number` rows at random, without those that have the same value in every column.
+    """Draw at most `number` rows at random, without those that `leave_out_unmeasurable` leaves out."""
+    return leave_out_unmeasurable(embeddings.sample(number, seed))[0]
+
+
+def leave_out_unmeasurable(
+    embeddings: EmbeddingDataset, encoder_embeds: EmbeddingDataset | None = None
+) -> tuple[EmbeddingDataset, EmbeddingDataset | None]:
+    """Leave out rows that have the same value in every column, and those that are zero for another encoder.
 
     Some metrics are undefined for them, so `evaluate_msae` refuses them. They do no harm otherwise, so a few, such as
-    zeros in place of missing pictures, must not cost a finished run or a report its figures; a warning tells their
-    number.
+    zeros in place of missing pictures, must not cost a finished run, a report or a user their figures; a warning tells
+    their number.
     """
     from .._utils.acceleration import main_process_logger  # here, since accelerate takes a second
 
-    drawn = embeddings.sample(number, seed)
-    varied = torch.cat([(x != x[:, :1]).any(1) for x in drawn.batches(4096)])
-    if varied.all() or not varied.any():  # without any row, the evaluation says what is wrong
-        return drawn
+    measurable = torch.cat([(x != x[:, :1]).any(1) for x in embeddings.batches(4096)])
+    problem = "where every column has the same value"
+    if encoder_embeds is not None:
+        measurable &= torch.cat([x.any(1) for x in encoder_embeds.batches(4096)])
+        problem += f", or where {encoder_embeds.source} has zeros"
+    if measurable.all() or not measurable.any():  # without any row, the evaluation says what is wrong
+        return embeddings, encoder_embeds
     main_process_logger(__name__).warning(
-        f"{drawn.source}: the figures leave out {int((~varied).sum())} of the {len(drawn)} rows that are measured, "
-        "where every column has the same value"
+        f"{embeddings.source}: the figures leave out {int((~measurable).sum())} of the {len(embeddings)} rows that "
+        f"are measured, {problem}"
     )
-    return drawn.take(varied.nonzero()[:, 0])
+    rows = measurable.nonzero()[:, 0].numpy()
+    return embeddings.keep(rows), encoder_embeds and encoder_embeds.keep(rows)
 
 
 @renamed_arguments(acts="embeddings")

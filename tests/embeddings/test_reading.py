@@ -185,6 +185,18 @@ def test_select_shuffle_and_filter(tmp_path, fixed):
         np.testing.assert_allclose(pickle.loads(pickle.dumps(acts))[0].numpy(), expected[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES.keys())
+def test_rows_that_are_kept_stay_where_they_are(tmp_path, make):
+    whole, rows = load_embeddings(make(tmp_path)), np.array([0, 4, 5, 17, 20, 29])
+    whole.statistics()
+    kept = whole.keep(rows)
+    np.testing.assert_array_equal(kept[:], whole[rows])
+    assert kept.dataset is None or len(kept.dataset) == 6
+    assert torch.equal(kept.statistics().mean, load_embeddings(X[rows]).statistics().mean)
+    again = pickle.loads(pickle.dumps(kept.keep(np.array([1, 4]))))
+    np.testing.assert_array_equal(again[:], whole[[4, 20]])
+
+
 def test_provenance_survives_select_but_not_a_mix(tmp_path):
     ours = written(tmp_path / "a", metadata={"base_model_name_or_path": "a"})
     theirs = written(tmp_path / "b", metadata={"base_model_name_or_path": "b"})

@@ -67,6 +67,15 @@ def test_chosen_rows_bring_their_tokens(tmp_path):
     assert data.location(len(data) - 1) == f" (in {tmp_path / 'data-00002.arrow'})"
 
 
+def test_tokens_that_are_kept_know_their_row(tmp_path):
+    data, rows = load_embeddings(write(tmp_path), hook_point=POINT), np.array([2, 3, 8, 9, 34])
+    kept = data.keep(rows)
+    np.testing.assert_array_equal(kept[:], EXPECTED[rows])
+    np.testing.assert_array_equal(kept.dataset_rows(), ROWS[rows])
+    assert column_labels(kept, "label")[0].tolist() == (ROWS[rows] % 3).tolist()
+    np.testing.assert_array_equal(kept.keep(np.array([1, 4])).dataset_rows(), ROWS[[3, 34]])
+
+
 def test_tokens_have_the_label_of_their_row(tmp_path):
     data = load_embeddings(write(tmp_path), hook_point=POINT)
     labels, classes = column_labels(data, "label")

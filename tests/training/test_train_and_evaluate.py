@@ -217,6 +217,26 @@ def test_evaluate_keeps_what_it_measured_where_probing_is_impossible(finished, l
     assert EvaluationResult.load(tmp_path / "m.json").num_samples == len(data)
 
 
+def test_evaluate_leaves_out_rows_that_cannot_be_measured(finished, labelled, tmp_path, caplog):
+    whole = Dataset.load_from_disk(labelled / "test")
+    x, other = np.array(whole["image_embeds"]), np.random.default_rng(0).normal(size=(160, 5))
+    constant, unknown = [3, 90], 40  # the second is missing for the other encoder alone
+    x[constant], other[[*constant, unknown]] = [[0], [2]], 0
+    rest = np.delete(np.arange(160), [*constant, unknown])
+    found = {}
+    for name, rows in (("damaged", np.arange(160)), ("rest", rest)):
+        Dataset.from_dict({"image_embeds": x[rows], "side": whole[rows]["side"]}).save_to_disk(tmp_path / name)
+        np.save(tmp_path / f"{name}.npy", other[rows])
+        flags = ["--data", tmp_path / name, "--train_data", labelled / "train", "--probe_columns", "side"]
+        flags += ["--encoder_data", tmp_path / f"{name}.npy", "--encoder", "else", "--output", tmp_path / "m.json"]
+        run(evaluate.main, finished, *flags)
+        found[name] = json.loads((tmp_path / "m.json").read_text())
+        del found[name]["data"]["source"]
+    assert found["damaged"] == found["rest"] and found["rest"]["num_samples"] == 157
+    (warning,) = caplog.messages
+    assert "leave out 3 of the 160 rows" in warning and str(tmp_path / "damaged.npy") in warning
+
+
 def test_evaluate_compares_with_other_seeds(finished, embeddings, tmp_path, capsys, refused):
     other = MSAEModel.from_pretrained(finished)
     with torch.no_grad():
