@@ -1,7 +1,8 @@
 """Check a model for problems: list what there is, what is broken or missing, and what to run next.
 
-Changes nothing. The backbone is looked for, but loaded only with --check_backbone. The exit code is 1 if something is
-damaged or does not match the model, and 0 otherwise, even if something is missing.
+Changes nothing. A folder with several models, such as a sweep, gets one line per model. The backbone is looked for,
+but loaded only with --check_backbone. The exit code is 1 if something is damaged or does not match the model, and 0
+otherwise, even if something is missing.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from .opening import command_parser
 
 EXAMPLE = """\
   hf-msae doctor outputs/quickstart
+  hf-msae doctor outputs/my-sweep
   hf-msae doctor outputs/my-msae --backbone ../siglip --check_backbone --json"""
 
 
 @dataclass
 class DoctorArguments:
-    """Which model to look at."""
+    """Which model, or models in subfolders, to look at."""
 
     _argument_group_name: ClassVar[str] = "model"
 
     model: str = flag("Folder or Hub id of an MSAE, or the name of a released one.")
     revision: str | None = flag("Branch, tag or commit of a model on the Hub.", None)
+    subfolder: str | None = flag("Subfolder of the folder or repository that holds the model.", None)
     backbone: str | None = flag(
         "Folder or Hub id of the backbone. Defaults to the one that the MSAE was trained on.", None
     )
@@ -52,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps({**content, "next": then}, indent=2))
     else:
         print(args.model)
+        width = max(11, *(len(each.part) + 1 for each in findings))
         for each in findings:
-            print(f"  {each.part:<11}{each.state:<11}{each.text}")
+            print(f"  {each.part:<{width}}{each.state:<11}{each.text}")
         if then:
             print("\nNext:\n" + "\n".join(f"  {command}" for command in then))
     if not is_usable:

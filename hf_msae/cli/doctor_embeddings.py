@@ -38,7 +38,7 @@ def find_embeddings(folder: Path, msae: MSAEModel, data: str | None) -> tuple[li
     Returns the embeddings, those of `data` first, and the places that were looked at, the model's folder first.
     """
     folder = folder.resolve()
-    places = [folder, folder.parent, *_trained_on(folder)]
+    places = list(dict.fromkeys([folder, folder.parent, *_trained_on(folder)]))
     if data is None:
         return list(_near(places, msae)), places
     given = _given(data, msae)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,9 @@ def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
     """Look at everything that belongs to a model; return the findings and the commands to run next."""
     from ..model.modeling_msae import MSAEModel
 
-    folder = _folder_of(args.model, args.revision)
+    folder = _folder_of(args.model, args.revision, args.subfolder)
+    if models := [] if (folder / "config.json").is_file() else _models_below(folder):
+        return _of_several(args, models)
     try:
         msae = MSAEModel.from_pretrained(folder).eval()
     except (OSError, ValueError) as error:
@@ -43,16 +45,46 @@ def examine(args: DoctorArguments) -> tuple[list[Finding], list[str]]:
     fitting = [each for each in near if each.problem is None]
     fitting.sort(key=lambda each: (not each.is_given, not each.is_held_out))
     data = shlex.quote(str(fitting[0].folder)) if fitting else _UNKNOWN
-    model = shlex.quote(args.model)
+    model = _named(args)
     findings = [_model(folder, msae), _training(folder, msae), _quality(folder, msae, f"{model} --data {data}")]
-    findings += [_backbone(args, msae), *_names(folder, msae, model, data), *_data(near, places, msae, folder)]
+    findings += [_backbone(args, msae, model), *_names(folder, msae, model, data), *_data(near, places, msae, folder)]
     then = [command for each in findings for command in each.then]
     if all(each.state != BROKEN for each in findings):
         then += _uses(folder, msae, model, data)
     return findings, list(dict.fromkeys(then))
 
 
-def _folder_of(model: str, revision: str | None) -> Path:
+def _models_below(folder: Path) -> list[str]:
+    from ..hub.publishing.staging import find_models
+
+    try:
+        return list(find_models(folder))
+    except ValueError:  # there are none
+        return []
+
+
+def _of_several(args: DoctorArguments, models: list[str]) -> tuple[list[Finding], list[str]]:
+    """Look at the models of a sweep, or of a repository with several; each gets one line."""
+    findings, then = [], []
+    for name in models:
+        one = replace(args, subfolder="/".join(filter(None, (args.subfolder, name))))
+        found = {each.part: each for each in reversed(examine(one)[0])}  # the first of several of a part
+        worst = next((each for state in (BROKEN, DOUBTFUL) for each in found.values() if each.state == state), None)
+        text = f"{worst.part}: {worst.text}" if worst else found["quality"].text
+        findings.append(Finding(name, worst.state if worst else OK, text))
+        then.append(f"hf-msae doctor {_named(one)}")
+    return findings, then
+
+
+def _named(args: DoctorArguments) -> str:
+    """The model as commands take it."""
+    if args.subfolder and Path(args.model).expanduser().is_dir():
+        return shlex.quote(str(Path(args.model) / args.subfolder))
+    flags = [("--subfolder", args.subfolder), ("--revision", args.revision)]
+    return shlex.join([args.model, *(word for flag, value in flags if value for word in (flag, value))])
+
+
+def _folder_of(model: str, revision: str | None, subfolder: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -63,9 +95,11 @@ def _folder_of(model: str, revision: str | None) -> Path:
     if released is not None:
         if released.place is None:
             raise ValueError(f"{model} belongs to another library: `hf-msae convert {model}` makes a folder of it")
+        if revision or subfolder:
+            raise ValueError(f"{model} is a released model, which has its revision and subfolder: leave them out")
         name, subfolder, revision = released.place
     else:
-        name, subfolder = model, None
+        name = model
     folder = Path(name).expanduser()
     if not folder.is_dir():
         refuse_missing_path(name)
@@ -119,7 +153,7 @@ def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
     from ..metrics.overfitting import overfitting
 
     file = folder / "metrics.json"
-    then = [f"hf-msae evaluate {arguments} --output {shlex.quote(str(file))}"]
+    then = [f"hf-msae evaluate {arguments} --output {shlex.quote(str(_own(folder, file.name)))}"]
     if not file.is_file():
         return Finding("quality", MISSING, "there is no metrics.json, so the model has not been measured", then)
     try:
@@ -133,7 +167,7 @@ def _quality(folder: Path, msae: MSAEModel, arguments: str) -> Finding:
     return Finding("quality", DOUBTFUL, f"{text}. {overfitted}") if overfitted else Finding("quality", OK, text)
 
 
-def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
+def _backbone(args: DoctorArguments, msae: MSAEModel, model: str) -> Finding:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, RevisionResolutionError
 
@@ -145,7 +179,7 @@ def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
     name = args.backbone or config.base_model_name_or_path
     if name is None:
         return Finding("backbone", MISSING, "config.json names none: give one with --backbone")
-    again = f"hf-msae doctor {shlex.quote(args.model)} --backbone FOLDER_OR_HUB_ID --check_backbone"
+    again = f"hf-msae doctor {model} --backbone FOLDER_OR_HUB_ID --check_backbone"
     try:
         location, _, revision = locate(name, None if args.backbone else config.base_model_revision)
         if Path(location).is_dir() and not (Path(location) / "config.json").is_file():
@@ -165,7 +199,7 @@ def _backbone(args: DoctorArguments, msae: MSAEModel) -> Finding:
         if unreachable and not args.check_backbone:
             return Finding("backbone", UNCHECKED, f"not checked: {text}")
         return Finding("backbone", BROKEN, text, [again])
-    command = f"hf-msae doctor {shlex.quote(args.model)} --check_backbone"
+    command = f"hf-msae doctor {model} --check_backbone"
     if args.backbone:
         command += f" --backbone {shlex.quote(name)}"
     text = f"{name} is there; --check_backbone compares its weights"
@@ -232,8 +266,8 @@ def _data(near: list[Embeddings], places: list[Path], msae: MSAEModel, folder: P
 
 def _own(folder: Path, name: str) -> Path:
     """The place of a file in a model's folder, or in the working directory if the folder is no place to write to."""
-    is_written_by_others = (folder / "../../refs").is_dir() or folder.is_relative_to(Path(__file__).parents[1])
-    return Path(name) if is_written_by_others else folder / name
+    is_cached = any(each.name == "snapshots" and each.parent.name.startswith("models--") for each in folder.parents)
+    return Path(name) if is_cached or folder.is_relative_to(Path(__file__).parents[1]) else folder / name
 
 
 def _uses(folder: Path, msae: MSAEModel, model: str, data: str) -> list[str]:
@@ -253,4 +287,6 @@ def _uses(folder: Path, msae: MSAEModel, model: str, data: str) -> list[str]:
     if not (report := _own(folder, "report.html")).is_file():
         commands.append(f"hf-msae report {model} --data {data} --output {shlex.quote(str(report))}")
     pictures = f"--embeddings {data}" if data != _UNKNOWN else "--dataset PICTURES"
+    if " --subfolder " in model or " --revision " in model:  # which the explorer does not take
+        return commands
     return [*commands, f"hf-msae demo {model} {pictures}"]

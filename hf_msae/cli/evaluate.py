@@ -45,6 +45,7 @@ class EvaluationArguments:
         aliases=("--output_file",),
     )
     revision: str | None = flag("Branch, tag or commit of a model on the Hub.", None)
+    subfolder: str | None = flag("Subfolder of the folder or repository that holds the model.", None)
     split: str | None = flag("Split of the data, if it has several.", default=None, aliases=("--eval_split",))
     held_out: bool | None = flag(
         "Whether the data was held out from training; the model card states it. Defaults to what the "
@@ -196,7 +197,7 @@ def is_held_out(args: EvaluationArguments, data: EmbeddingDataset) -> bool | Non
     from ..metrics.measured_data import describe_embeddings, is_same_data
     from ..training.record import TrainingRecord
 
-    folder, described = Path(args.model).expanduser(), describe_embeddings(data)
+    folder, described = Path(args.model).expanduser() / (args.subfolder or ""), describe_embeddings(data)
     record = TrainingRecord.load(folder) if folder.is_dir() else None
     if record is not None and is_same_data(described, record.training_data):
         if args.held_out:
@@ -234,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
         check_template(args.zero_shot_template)
         accelerator = build_accelerator(args.use_cpu)
         with accelerator.main_process_first():  # it downloads and converts the data for the others
-            model = load_msae(args.model, args.revision)
+            model = load_msae(args.model, args.revision, args.subfolder)
             others = [load_msae(other) for other in args.other_seeds]
             config, ks, column, verify = model.config, args.ks, args.embedding_column, args.verify
             if args.progressive:

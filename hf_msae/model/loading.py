@@ -259,13 +259,13 @@ def _with_subfolders(error: OSError, name: str, kwargs: dict[str, Any]) -> OSErr
     found = [] if kwargs.get("subfolder") else subfolders_of(name, kwargs.get("revision"), kwargs.get("token"))
     if not found:
         return error
-    if all(re.fullmatch(r"checkpoint-\d+", each) for each in found):
+    if all(re.fullmatch(r"(.*/)?checkpoint-\d+", each) for each in found):
         return OSError(
-            f"{name} holds the checkpoints of a run that has not ended: train with --resume_from_checkpoint last "
-            f"to end it, or give subfolder= (--subfolder) one of {', '.join(found)}"
+            f"{name} holds the checkpoints of a run or sweep that has not ended: train with --resume_from_checkpoint "
+            f"last to end it, or give subfolder= (--subfolder) one of {', '.join(found)}"
         )
     # Checkpoints of a finished model, as in a sweep, are not what is looked for.
-    found = [each for each in found if not re.fullmatch(r"(.*/)?checkpoint-\d+", each)] or found
+    found = [each for each in found if not re.fullmatch(r"(.*/)?checkpoint-\d+", each)]
     some = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     way_out = f"give subfolder= (--subfolder) one of {some}"
     if Path(name).expanduser().is_dir():

@@ -82,6 +82,51 @@ def test_the_page_ends_with_commands(model, capsys):
     assert all(line.startswith("  hf-msae ") for line in commands.splitlines())
 
 
+def test_the_models_of_a_sweep_have_a_line_each(model, tmp_path, asked, capsys):
+    sweep = tmp_path / "sweep"
+    for name in ("large", "small", "small/checkpoint-3"):
+        shutil.copytree(model, sweep / name)
+    findings, then, code = asked(sweep)
+    assert code == 0 and then == [f"hf-msae doctor {sweep / name}" for name in ("large", "small")]
+    assert list(findings) == ["large", "small"]
+    assert findings["small"][0][0] == "ok" and "FVU on 240" in findings["small"][0][1]
+    (sweep / "small" / "metrics.json").write_text("{}")
+    findings, _, code = asked(sweep)
+    assert code == 1 and [findings[name][0][0] for name in ("large", "small")] == ["ok", "broken"]
+    assert findings["small"][0][1].startswith(f"quality: {sweep / 'small' / 'metrics.json'}")
+    assert asked(sweep, "--subfolder", "large")[:2] == asked(sweep / "large")[:2]
+    with pytest.raises(SystemExit):
+        main(["scenes-image", "--subfolder", "large"])
+    assert "scenes-image is a released model" in capsys.readouterr().err
+
+
+def test_commands_name_the_subfolder_and_revision_of_a_model_on_the_hub(model, tmp_path, asked, monkeypatch):
+    files = {f"large/{name}": (model / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with StubHub() as hub:
+        hub.repos["model", "org/msaes"] = Repo(commits={"1" * 40: files})
+        for name, value in (
+            ("ENDPOINT", hub.url),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
+            ("HF_HUB_OFFLINE", False),
+        ):
+            monkeypatch.setattr(constants, name, value)
+        flags = ["--revision", "1" * 40]
+        assert asked("org/msaes", *flags)[1] == [f"hf-msae doctor org/msaes --subfolder large --revision {'1' * 40}"]
+        _, then, code = asked("org/msaes", "--subfolder", "large", *flags)
+    assert code == 0 and [shlex.split(each)[1] for each in then] == [
+        "evaluate",
+        "name",
+        "extract",
+        "explain",
+        "search",
+        "report",
+    ]
+    named = ["org/msaes", "--subfolder", "large", *flags]
+    assert all(shlex.split(each)[2:7] == named for each in then if " extract " not in each)
+    assert not any(str(tmp_path) in each for each in then if " extract " not in each)
+
+
 def test_what_is_missing_comes_with_a_command(model, asked):
     shutil.rmtree(model / "concepts")
     shutil.rmtree(model / "embeddings")

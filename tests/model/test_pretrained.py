@@ -158,6 +158,12 @@ def test_models_in_subfolders_are_named(saved, tmp_path):
     assert load_msae(tmp_path, subfolder="seed-2/best").config.d_in == 16
 
 
+def test_checkpoints_of_a_sweep_that_has_not_ended_are_called_so(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "seed-1" / "checkpoint-9")
+    with pytest.raises(OSError, match=r"has not ended.*resume_from_checkpoint last.* seed-1/checkpoint-9$"):
+        MSAEModel.from_pretrained(tmp_path)
+
+
 def test_a_mistyped_name_is_refused_with_the_nearest_one():
     with pytest.raises(OSError, match=r"'scenes-imge'.*'scenes-image'"):
         load_msae("scenes-imge")

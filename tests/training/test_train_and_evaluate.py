@@ -170,6 +170,9 @@ def test_evaluate_knows_what_was_held_out(finished, embeddings, tmp_path, refuse
     ):
         run(evaluate.main, finished, "--data", data, "--output", output, *flags)
         assert EvaluationResult.load(output).data["held_out"] is held_out
+    flags = ["--subfolder", finished.name, "--data", train_data, "--output", output]
+    run(evaluate.main, finished.parent, *flags)
+    assert EvaluationResult.load(output).data["held_out"] is False
     assert "held_out" in refused(evaluate.main, finished, "--data", train_data, "--held_out", "true")
 
 
