@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_json, check_least, check_outputs, check_target
+from .checks import check_inputs, check_json, check_least, check_outputs, check_target, refuse_without
 from .opening import (
     EmbeddingArguments,
     NamedModelArguments,
@@ -85,6 +85,7 @@ class BiasArguments(ProbeArguments):
             raise ValueError(f"--positive must be the number of a class of --classifier, got {self.positive!r}")
         if self.figure is not None and self.figure == self.box_figure:
             raise ValueError(f"figure and box_figure are both {self.figure}: give them different names")
+        refuse_without(self, "figure or box_figure", "top")
         check_least(self, top=1, num_samples=2, num_null=20)
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")

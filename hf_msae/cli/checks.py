@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,25 @@ def check_least(arguments: Any, **least: int) -> None:
     for name, value in least.items():
         if getattr(arguments, name) < value:
             raise ValueError(f"{name} must be at least {value}, got {getattr(arguments, name)}")
+
+
+def changed(arguments: Any, names: Iterable[str]) -> list[str]:
+    """Return the fields of some arguments that are not as they are by default."""
+    defaults = {
+        each.name: each.default_factory() if each.default is MISSING else each.default
+        for each in fields(arguments)
+        if each.name in names
+    }
+    return [name for name in names if getattr(arguments, name) != defaults[name]]
+
+
+def refuse_without(arguments: Any, needed: str, *names: str) -> None:
+    """Raise ValueError if a field is given that has no effect without another: `needed`, or "one_of or others"."""
+    if any(getattr(arguments, name) for name in needed.split(" or ")):
+        return
+    for name in changed(arguments, names):
+        flags = " or ".join(f"--{each}" for each in needed.split(" or "))
+        raise ValueError(f"--{name} has no effect without {flags}: give that too, or leave --{name} out")
 
 
 def check_text(name: str, text: str | None, instead: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .checks import check_inputs, check_json, check_least, check_outputs
+from .checks import check_inputs, check_json, check_least, check_outputs, refuse_without
 
 if TYPE_CHECKING:
     from .. import MSAEModel
@@ -120,10 +120,10 @@ class EvaluationArguments:
             raise ValueError(f"{' and '.join(given)} each choose the levels to evaluate at: give only one of them")
         if self.probe_columns and self.train_data is None:
             raise ValueError("probe_columns is given without train_data: name the embeddings to train the probes on")
-        if self.backbone is not None and not self.zero_shot_columns:
-            raise ValueError("backbone only embeds the class names of zero_shot_columns: name these columns too")
         if self.train_data is not None and not self.probe_columns:
             raise ValueError("train_data is only used to train probes: name their label columns with probe_columns")
+        refuse_without(self, "zero_shot_columns", "backbone", "allow_other_backbone", "zero_shot_template")
+        refuse_without(self, "probe_columns", "train_split", "sparse_probe_ks", "sparse_probe_samples")
         if not self.sparse_probe_ks or min(self.sparse_probe_ks) < 1:
             raise ValueError(f"sparse_probe_ks must be at least 1, got {self.sparse_probe_ks}")
 

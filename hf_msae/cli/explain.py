@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_least, check_outputs, check_text
+from .checks import check_inputs, check_least, check_outputs, check_text, refuse_without
 from .explain_pictures import coarse_to_fine, explain_pictures, find_pictures, save_rows
 from .opening import NamedModelArguments, command_parser, save_json
 
@@ -80,6 +80,7 @@ class ExplainArguments:
             raise ValueError("--percentile_data applies to the concepts of one item, not to a match")
         if self.center_texts is not None and (self.text is None or self.matching):
             raise ValueError("--center_texts applies to the concepts of a --text, not to images and matches")
+        refuse_without(self, "center_texts", "caption_column")
         if min(self.ks, default=1) < 1:
             raise ValueError(f"ks must be positive, got {min(self.ks)}")
         check_least(self, top=1)

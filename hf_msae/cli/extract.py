@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from transformers.utils.logging import disable_progress_bar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
-from .checks import check_least
+from .checks import changed, check_least, refuse_without
 
 EXAMPLE = """\
   hf-msae extract --backbone google/siglip2-base-patch16-224 \\
@@ -109,6 +109,10 @@ class ExtractionArguments:
             check_least(self, max_rows=1)
         if self.test_size is not None and not 0 < self.test_size < 1:
             raise ValueError(f"test_size must be between 0 and 1, such as 0.2, got {self.test_size}")
+        if not any(".layers." in each for each in self.hook_point):
+            for name in changed(self, ("tokens", "tokens_per_row")):
+                raise ValueError(f"--{name} is about tokens: name a block, such as vision.layers.6, with --hook_point")
+        refuse_without(self, "hub_dataset_id", "hub_private_repo")
 
 
 def next_flags(args: ExtractionArguments) -> str:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from .._utils.argument_parser import flag
-from .checks import check_least
+from .checks import changed, check_least, refuse_without
 
 LEAST_ACTIVE = 10
 _PROPOSERS = ("vocabulary", "transformers", "inference")
+_OF_SERVICES = {
+    ("price_input", "price_output"): ["proposer"],
+    ("price_image",): ["imager"],
+    ("api_key_variable",): ["proposer", "imager"],
+}
 _IMAGERS = ("scenes", "retrieval", "diffusers", "inference")
 
 
@@ -116,7 +121,15 @@ class LabelArguments:
             raise ValueError(f"imager is scenes, retrieval, diffusers:MODEL or inference:MODEL, got {self.imager}")
         if self.base_url is not None and self.proposer.startswith("inference:") == (kind == "inference"):
             raise ValueError("base_url needs the proposer or the imager, and not both, to be inference:MODEL")
+        refuse_without(self, "truth", "truth_split")
+        refuse_without(self, "images", "images_split")
+        services = [each for each in ("proposer", "imager") if getattr(self, each).startswith("inference:")]
+        for names, of in _OF_SERVICES.items():
+            if not set(of) & set(services) and (given := changed(self, names)):
+                raise ValueError(f"--{given[0]} has no effect unless the {' or the '.join(of)} is inference:MODEL")
         if self.style is not None and kind not in ("diffusers", "inference"):
             raise ValueError(f"style is for text-to-image models, not for the imager {kind}")
+        if self.hard_negatives and kind != "scenes":
+            raise ValueError(f"hard_negatives are made by the imager scenes alone, not by {kind}: leave them out")
         if (kind == "retrieval") != (self.images is not None):
             raise ValueError("the imager 'retrieval' needs pictures from --images, and no other imager does")

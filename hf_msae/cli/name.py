@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
 from .._utils.paths import did_you_mean, refuse_missing_path
-from .checks import check_inputs, check_least, check_outputs
+from .checks import changed, check_inputs, check_least, check_outputs, refuse_without
 from .opening import ModelArguments, command_parser
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ class NameArguments:
         if self.label_columns:
             if self.data is None:
                 raise ValueError("--label_columns needs the embeddings that have these columns: give --data")
-            given = [name for name in _OF_WORDS if getattr(self, name) != getattr(NameArguments(" "), name)]
-            if given:
+            if given := changed(self, _OF_WORDS):
                 raise ValueError(f"--{given[0]} is about a vocabulary: leave it out with --label_columns")
+        refuse_without(self, "data", "split", "embedding_column")
+        refuse_without(self, "vocabulary_column", "vocabulary_split")
         check_least(self, null_samples=1, min_letters=0)
         if self.max_words is not None:
             check_least(self, max_words=1)
@@ -131,6 +132,10 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
     from ..concepts import Vocabulary
 
     templates, path = args.templates or ["{}"], Path(args.vocabulary).expanduser()
+    if args.vocabulary_split and (path.is_file() or args.vocabulary == "scenes"):
+        raise ValueError(f"--vocabulary_split is of a dataset, which {args.vocabulary} is not: leave it out")
+    if args.vocabulary == "scenes" and args.vocabulary_column:
+        raise ValueError("the vocabulary 'scenes' has no columns: leave --vocabulary_column out")
     if args.vocabulary == "scenes":
         found = Vocabulary.of_scenes()
         found = Vocabulary(found.words[: args.max_words], args.templates or found.templates, found.order)

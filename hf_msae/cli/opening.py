@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.json_files import write_json
 from .._utils.wording import shortened
+from .checks import refuse_without
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -149,6 +150,7 @@ class ProbeArguments:
     )
 
     def __post_init__(self):
+        refuse_without(self, "train_data", "train_split", "regularization")
         if self.regularization != "cv":
             try:
                 self.regularization = float(self.regularization)

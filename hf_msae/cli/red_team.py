@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import atomic_path, check_writable, make_folder
 from .._utils.wording import counted
-from .checks import check_least
+from .checks import changed, check_least
 
 if TYPE_CHECKING:
     from ..hyperspectral import Patches, RedTeamReport
@@ -39,6 +39,8 @@ EXAMPLE = """\
 BUILT_IN = ("synthetic", "soils")
 OF_PATCHES = ("ground_truth", "group_table", "wavelengths", "wavelength_unit", "unit", "mask_means", "fields")
 """What is passed on to `load_patches`."""
+_OF_PATCHES_ALONE = ("only", "leave_out", "features", "targets", "invalid")
+_OF_EMBEDDINGS_ALONE = ("embedding_column", "expected")
 FIELD_SIZE = "field_size"
 
 
@@ -138,8 +140,14 @@ class RedTeamArguments:
         if of_files and (self.msae is not None or self.data in BUILT_IN):
             what = "embeddings" if self.msae is not None else self.data
             raise ValueError(f"--{of_files[0]} is about files of patches, and {what} are none: leave it out")
-        if self.msae is not None and (self.only or self.leave_out):
-            raise ValueError("--only and --leave_out name patches, and the data are embeddings: leave them out")
+        if self.msae is not None and (given := changed(self, _OF_PATCHES_ALONE)):
+            raise ValueError(f"--{given[0]} is about patches, and the data are embeddings: leave it out")
+        if self.msae is None and (given := changed(self, _OF_EMBEDDINGS_ALONE)):
+            raise ValueError(f"--{given[0]} is about embeddings: name their MSAE with --msae, or leave it out")
+        if self.data in BUILT_IN and (given := changed(self, ["invalid", "split"])):
+            raise ValueError(f"--{given[0]} is about files of patches, and {self.data} are none: leave it out")
+        if self.data != "synthetic" and changed(self, ["num_fields"]):
+            raise ValueError("--num_fields is the number of synthetic fields: the data must be `synthetic`")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
         check_least(self, num_fields=50, num_folds=2, num_explained=2, num_attacked=2, num_seeds=2)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .._utils.argument_parser import flag
-from .checks import check_inputs, check_json, check_least, check_outputs, check_text
+from .checks import check_inputs, check_json, check_least, check_outputs, check_text, refuse_without
 from .opening import (
     EmbeddingArguments,
     ImageArguments,
@@ -87,6 +87,8 @@ class SearchArguments(ImageArguments):
             raise ValueError("--shared_with compares two rows: give the other one with --row, without --edits")
         if self.approximate and (self.find or self.shared_with is not None):
             raise ValueError("--approximate needs an example: searches for concepts are exact, and fast")
+        refuse_without(self, "edits", "edit_mode")
+        refuse_without(self, "figure", "images", "images_split", "image_column")
         check_least(self, top=1, index_k=1)
 
 

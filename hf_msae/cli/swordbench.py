@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.paths import file_name
+from .checks import changed, refuse_without
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,8 +120,11 @@ class SwordBenchArguments:
             raise ValueError("name at least one of --tasks, or a task of your own with --data")
         if not 0 < self.test_share < 1:
             raise ValueError(f"test_share must lie between 0 and 1, got {self.test_share}")
-        if self.split_column and not self.data:
-            raise ValueError("--split_column is a column of --data")
+        refuse_without(self, "data", "split_column", "test_share", "balance_test")
+        if self.split_column and changed(self, ["test_share"]):
+            raise ValueError("--split_column says which rows to test on: leave --test_share out")
+        if self.num_latents is not None and "msae" not in self.methods and not (self.msae and "all" in self.methods):
+            raise ValueError("--num_latents is of the method msae, which is none of --methods: leave it out")
         if self.correlation is not None and not self.tasks:
             raise ValueError("--correlation is for --tasks: --data has the correlation that it has")
         if self.num_rows is not None and self.num_rows < 8:
@@ -132,8 +136,8 @@ class SwordBenchArguments:
         if self.submission:
             if self.data or len(self.methods) != 1 or self.methods == ["all"]:
                 raise ValueError("--submission is for one method, named with --methods, on tasks named with --tasks")
-            if changed := [name for name in _OPTIONS if getattr(self, name) is not None]:
-                raise ValueError(f"--submission is for tasks with their default settings, without --{changed[0]}")
+            if given := [name for name in _OPTIONS if getattr(self, name) is not None]:
+                raise ValueError(f"--submission is for tasks with their default settings, without --{given[0]}")
             if sorted(self.seeds) != [0, 1, 2]:
                 raise ValueError(f"--submission needs the seeds 0 1 2, got {' '.join(map(str, self.seeds))}")
 

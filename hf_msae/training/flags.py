@@ -31,6 +31,12 @@ class DataArguments:
     )
     verify: bool = flag("Compare files of embeddings with their recorded checksums before they are first read.", True)
 
+    def __post_init__(self):
+        if self.eval_split is not None and self.eval_data is None:
+            raise ValueError(
+                "eval_split is of eval_data, which is missing: name the data too, even if it is train_data"
+            )
+
 
 @dataclass
 class SweepArguments:

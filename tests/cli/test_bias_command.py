@@ -49,7 +49,7 @@ def test_a_probe_of_a_column(place, bias, tmp_path):
 
 def test_regularization_is_a_number_or_cv():
     assert BiasArguments(zero_shot=["a", "b"]).regularization == "cv"
-    assert BiasArguments(zero_shot=["a", "b"], regularization="0.5").regularization == 0.5
+    assert BiasArguments(target="a", train_data="b", regularization="0.5").regularization == 0.5
 
 
 def test_a_class_of_several_has_to_be_named(place):

@@ -28,6 +28,7 @@ BEFORE_MODELS = [
     ("name", ["--vocabulary", "typo.txt"], r"typo\.txt"),
     ("name", ["--vocabulary", "scenes", "--templates", "a {} {size}"], r"\{size\}"),
     ("name", ["--vocabulary", "scenes", "--max_words", "2"], "2.*--no_center"),
+    ("name", ["--vocabulary", "scenes", "--vocabulary_column", "w"], "'scenes' has no columns"),
     ("name", ["--vocabulary", "scenes", "--null_samples", "0"], "null_samples.*0"),
     ("name", ["--vocabulary", "scenes", "--output", "/dev/null/names.parquet"], "/dev/null"),
     ("name", ["--vocabulary", "scenes", "--data", "typo.npy"], r"typo\.npy"),
@@ -51,7 +52,7 @@ BEFORE_MODELS = [
     ("evaluate", ["--data", "FOLDER/typo"], "typo"),
     ("evaluate", ["--data", "TEST", "--output", "FOLDER"], "folder"),
     ("evaluate", ["--data", "TEST", "--output", "metrics.CSV"], r"JSON.*metrics\.CSV"),
-    ("evaluate", ["--data", "TEST", "--zero_shot_template", "no brace"], "no brace"),
+    ("evaluate", ["--data", "TEST", "--zero_shot_columns", "kind", "--zero_shot_template", "no brace"], "no brace"),
     ("evaluate", ["--data", "TEST", "--cknna_batch_size", "0"], "cknna_batch_size.*0"),
     ("evaluate", ["--data", "TEST", "--encoder_data", "typo.npy"], r"typo\.npy"),
     ("demo", ["--port", "-1"], "port.*-1"),
@@ -99,7 +100,11 @@ BEFORE_DATASET = [
     ("extract", ["--output_dir", "FOLDER"], "not empty"),
     ("extract", ["--output_dir", "NEW", "--batch_size", "0"], "batch_size.*0"),
     ("extract", ["--output_dir", "NEW", "--hook_point", "typo"], "'typo'"),
-    ("extract", ["--output_dir", "NEW", "--tokens_per_row", "0"], "tokens_per_row.*0"),
+    (
+        "extract",
+        ["--output_dir", "NEW", "--hook_point", "vision.layers.1", "--tokens_per_row", "0"],
+        "tokens_per_row.*0",
+    ),
     ("extract", ["--output_dir", "NEW", "--hook_point", "text_embeds"], "text_column"),
     ("extract", ["--output_dir", "NEW", "--hub_dataset_id", "no name"], "no name"),
     ("train", ["--train_data", "TRAIN", "--output_dir", "NEW", "--nesting_ks", "1000", "--num_latents", "16"], "1000"),
@@ -110,6 +115,50 @@ BEFORE_DATASET = [
     ("quickstart", ["--output_dir", "NEW", "--num_latents", "63"], "num_latents.*63"),
     ("quickstart", ["--output_dir", "MODEL"], "MODEL"),
 ]
+
+DATA, LATENT = ["--data", "d"], ["m", "--control", "c", "--output", "o", "--latents", "1", "--vocabulary", "scenes"]
+RETRIEVED, OWN = ["--images", "i"], ["--data", "d", "--target", "t", "--concepts", "b", "--bias", "b", "--output", "o"]
+WITHOUT_EFFECT = [
+    ("evaluate", ["m", *DATA, "--zero_shot_template", "{}"], "zero_shot_template .*--zero_shot_columns"),
+    ("evaluate", ["m", *DATA, "--allow_other_backbone"], "allow_other_backbone .*--zero_shot_columns"),
+    ("evaluate", ["m", *DATA, "--backbone", "b"], "backbone .*--zero_shot_columns"),
+    ("evaluate", ["m", *DATA, "--train_split", "s"], "train_split .*--probe_columns"),
+    ("evaluate", ["m", *DATA, "--sparse_probe_ks", "3"], "sparse_probe_ks .*--probe_columns"),
+    ("search", ["m", *DATA, "--row", "1", "--edit_mode", "set"], "edit_mode .*--edits"),
+    ("search", ["m", *DATA, "--row", "1", "--images", "i"], "images .*--figure"),
+    ("explain", ["m", "--text", "a", "--caption_column", "c"], "caption_column .*--center_texts"),
+    ("bias", ["m", *DATA, "--zero_shot", "a", "b", "--regularization", "1"], "regularization .*--train_data"),
+    ("bias", ["m", *DATA, "--zero_shot", "a", "b", "--top", "9"], "top .*--figure or --box_figure"),
+    ("report", ["m", *DATA, "--output", "o.html", "--train_split", "s"], "train_split .*--train_data"),
+    ("name", ["m", "--vocabulary", "v", "--split", "s"], "split .*--data"),
+    ("name", ["m", "--vocabulary", "v", "--vocabulary_split", "s"], "vocabulary_split .*--vocabulary_column"),
+    ("label", [*LATENT, *RETRIEVED, "--truth_split", "s"], "truth_split .*--truth"),
+    ("label", [*LATENT, *RETRIEVED, "--price_output", "2"], "price_output .*proposer is inference"),
+    ("label", [*LATENT, *RETRIEVED, "--api_key_variable", "K"], "api_key_variable .*proposer or the imager is"),
+    ("label", [*LATENT, *RETRIEVED, "--hard_negatives", "3"], "hard_negatives .*scenes alone, not by retrieval"),
+    ("extract", ["--backbone", "b", "--dataset", "d", "--output_dir", "o", "--tokens_per_row", "4"], "--hook_point"),
+    ("extract", ["--backbone", "b", "--dataset", "d", "--output_dir", "o", "--hub_private_repo"], "--hub_dataset_id"),
+    ("train", ["--train_data", "t", "--output_dir", "o", "--eval_split", "s"], "eval_split .*eval_data"),
+    ("swordbench", ["--tasks", "gaussian", "--output", "o", "--test_share", "0.3"], "test_share .*--data"),
+    ("swordbench", [*OWN, "--split_column", "s", "--test_share", "0.3"], "--split_column .*--test_share"),
+    ("swordbench", [*OWN, "--methods", "lda", "--num_latents", "3"], "--num_latents .*msae"),
+    ("red_team", ["soils", "--output", "o", "--num_fields", "90"], "--num_fields .*synthetic"),
+    ("red_team", ["soils", "--output", "o", "--invalid", "drop"], "--invalid .*soils"),
+    ("red_team", ["soils", "--output", "o", "--expected", "a"], "--expected .*--msae"),
+    ("red_team", ["d", "--msae", "m", "--label", "l", "--output", "o", "--targets", "pH"], "--targets .*embeddings"),
+]
+
+
+@pytest.mark.parametrize(("command", "flags", "named"), WITHOUT_EFFECT)
+def test_a_flag_that_has_no_effect_is_refused_with_what_it_belongs_to(command, flags, named, capsys):
+    with pytest.raises(SystemExit) as exit:
+        import_module(f"hf_msae.cli.{command}").main(flags)
+    assert exit.value.code in (1, 2) and re.search(named, message := capsys.readouterr().err), message
+
+
+def test_a_folder_has_no_revision(place):
+    with pytest.raises(ValueError, match=rf"{place.model} is a folder.*'v2'"):
+        opening.load_msae(place.model, "v2")
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,8 @@ def load_msae(
     if not is_local and "/" not in name and not name.startswith((".", "~")):  # cannot be a Hub id
         raise OSError(f"{name!r} is neither a folder nor a released model; {hint_at_released(name)}")
     refuse_missing_path(name)
+    if is_local and revision is not None:
+        raise ValueError(f"{name} is a folder, which has no revision {revision!r}: leave it out")
     try:
         return MSAEModel.from_pretrained(name, revision=revision, subfolder=subfolder or "", dtype=dtype)
     except OSError as error:
