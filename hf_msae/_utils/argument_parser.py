@@ -148,6 +148,9 @@ class MSAEArgumentParser(HfArgumentParser):
         except ValueError as error:  # from a dataclass that checks its fields
             self.error(str(error))
         if unknown:
+            if Path(unknown[0]).exists():  # the second of the files that the shell put in place of a pattern
+                quote = "put a pattern such as 'shards/*.tar' in quotes, or the shell replaces it by names of files"
+                self.error(f"unknown argument {unknown[0]}, which is a file or folder: {quote}")
             self._refuse(unknown[0])
         is_terminal = sys.stderr.isatty()
         for arguments in parsed:

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -173,11 +175,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             "alpha": args.alpha,
             "seed": args.seed,
         }
-        report = of_patches(args, options) if args.msae is None else of_embeddings(args, options)
+        with naming_lines_of(args.model or ""):
+            report = of_patches(args, options) if args.msae is None else of_embeddings(args, options)
         words = sys.argv[1:] if argv is None else argv
         write(report, args.output, shlex.join([*prog.split(), *words]))
     remarks = "".join(f"\n- {remark}" for remark in report.remarks) + "\n" * bool(report.remarks)
     print(f"{report}\n{remarks}\nThe page, tables and figures are in {args.output}")
+
+
+@contextmanager
+def naming_lines_of(model: str) -> Iterator[None]:
+    """Context in which an error that a model's own file causes becomes a ValueError that names the file and line."""
+    try:
+        yield
+    except Exception as error:
+        file = Path(model.rpartition(":")[0]).expanduser().resolve()
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(each.filename, each.lineno) for each in frames]
+        if isinstance(error, SyntaxError):
+            places.append((error.filename, error.lineno))
+        lines = [line for name, line in places if name and Path(name).resolve() == file]
+        if not lines:
+            raise
+        raise ValueError(f"{file}, line {lines[-1]}: {type(error).__name__}: {error}") from error
 
 
 def of_patches(args: RedTeamArguments, options: dict[str, Any]) -> RedTeamReport:

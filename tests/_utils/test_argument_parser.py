@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -100,3 +101,12 @@ def test_a_process_that_another_one_has_left_says_so_in_one_line(parser, rank, m
         _refuse(CLOSED)(parser)
     message = capsys.readouterr().err
     assert exit.value.code == 1 and waits and message.count("\n") == 1 and "another process has ended" in message
+
+
+def test_files_that_a_pattern_without_quotes_became_are_refused_with_advice(parser, tmp_path, capsys):
+    files = [tmp_path / name for name in ("a.tar", "b.tar")]
+    for file in files:
+        file.touch()
+    with pytest.raises(SystemExit):
+        parser.parse(["--words", "a", "--output_dir", *map(str, files)])
+    assert re.search(rf"{files[1]}.*in quotes", capsys.readouterr().err)

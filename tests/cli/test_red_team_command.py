@@ -1,6 +1,7 @@
 """`hf-msae red-team`: what a run writes, that it is taken up again, and what is refused."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -181,3 +182,23 @@ def test_what_does_not_fit_is_refused(fields, tmp_path, capsys, words, named):
     with pytest.raises(SystemExit) as error:
         main([str(fields), "--output", str(tmp_path / "out"), *words])
     assert error.value.code and named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def make():\n    return unknown", "line 2: NameError.*'unknown'"),
+        ("x = 1\ndef make(:", "line 2: SyntaxError"),
+        (
+            "from sklearn.svm import *\nclass make(SVR):\n    def fit(self, *_):\n        {}['pH']",
+            "line 4: KeyError: 'pH'",
+        ),
+    ],
+)
+def test_an_error_in_a_models_own_file_is_named_with_its_line(tmp_path, capsys, code, said):
+    file = tmp_path / f"own_{abs(hash(code))}.py"  # imported once
+    file.write_text(code)
+    flags = ["--num_fields", "50", "--audits", "performance", "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main(["synthetic", "--model", f"{file}:make", *flags])
+    assert re.search(f"{file}, {said}", capsys.readouterr().err)
