@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._utils.argument_parser import MSAEArgumentParser, flag
 from .._utils.atomic import atomic_path, check_writable, make_folder
+from .._utils.json_files import read_json
+from .._utils.paths import file_name
 from .._utils.wording import counted
 from .checks import changed, check_least
 
@@ -43,6 +45,10 @@ OF_PATCHES = ("ground_truth", "group_table", "wavelengths", "wavelength_unit", "
 """What is passed on to `load_patches`."""
 _OF_PATCHES_ALONE = ("only", "leave_out", "features", "targets", "invalid")
 _OF_EMBEDDINGS_ALONE = ("embedding_column", "expected")
+_FIGURES = (
+    *("predictions", "shortcuts", "pulls", "deciles", "wavelengths", "bands", "attributions", "concepts"),
+    *("single_bands", "pruning", "attacks"),
+)
 FIELD_SIZE = "field_size"
 
 
@@ -307,6 +313,14 @@ def write(report: RedTeamReport, output: str, command: str) -> None:
 
     folder = Path(output).expanduser()
     make_folder(folder / "tables")
+    try:
+        earlier = read_json(folder / "report.json") or {}
+    except ValueError:  # it is about to be replaced
+        earlier = {}
+    for name in set(earlier.get("tables", ())) - report.tables.keys():
+        (folder / "tables" / file_name(f"{name}.csv")).unlink(missing_ok=True)
+    for name in _FIGURES if earlier else ():
+        (folder / "figures" / f"{name}.png").unlink(missing_ok=True)
     report.to_json(folder / "report.json")
     report.to_yaml(folder / "findings.yaml")
     for name, table in {"findings": report.to_pandas(), **report.tables}.items():

@@ -101,6 +101,18 @@ def test_tables_that_hold_nothing_are_not_written(tmp_path):
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"findings.csv", "slices.csv"}
 
 
+def test_what_an_earlier_run_left_is_removed_but_nothing_else(tmp_path):
+    (tmp_path / "figures").mkdir()
+    write(RedTeamReport((), {"shown": pd.DataFrame({"a": [1]})}), str(tmp_path), "hf-msae red-team")
+    for place in ("figures/pruning.png", "figures/mine.png", "tables/mine.csv"):
+        (tmp_path / place).touch()
+    for _ in range(2):
+        write(RedTeamReport((), {"slices": pd.DataFrame({"grouping": ["a"]})}), str(tmp_path), "hf-msae red-team")
+        assert {path.name for path in (tmp_path / "tables").iterdir()} == {"findings.csv", "slices.csv", "mine.csv"}
+        assert {path.name for path in (tmp_path / "figures").iterdir()} == {"mine.png"}
+        (tmp_path / "report.json").write_text("{")  # damaged
+
+
 @pytest.fixture(scope="module")
 def stars(tmp_path_factory):
     """An MSAE with names, and embeddings of stars that are nearly always at night; 0 is a star, 1 is night."""

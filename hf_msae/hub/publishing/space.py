@@ -157,7 +157,8 @@ def space_variables(settings: ExplorerSettings) -> dict[str, str]:
             if Path(value).expanduser().exists() or value.startswith((".", "/", "~")):
                 raise ValueError(
                     f"{key}={value} is on this machine, where a Space cannot read it: push it to the Hub first ("
-                    "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name"
+                    "hf-msae push, hf_msae.hub.push_embeddings) and name it user/name, or see the page here "
+                    "with hf-msae demo"
                 )
             if not (is_hub_id(value) or _is_in_package(key, value)):
                 raise ValueError(f"{key}={value} is neither user/name on the Hub nor part of the package")
