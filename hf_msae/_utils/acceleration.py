@@ -62,7 +62,9 @@ def build_accelerator(
 
 def _leave_process_group() -> None:
     """End gloo's threads where `end_training` has not: a process that exits beside them is often aborted."""
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    if torch.distributed.get_backend() == "gloo":
         torch.distributed.destroy_process_group()
 
 

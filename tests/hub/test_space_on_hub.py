@@ -61,7 +61,7 @@ def test_settings_are_variables_and_nothing_of_this_machine_is(tmp_path):
     }
     assert ExplorerSettings.from_environment(space_variables(SETTINGS)) == SETTINGS
     for local in (str(tmp_path), "./there", "~/there"):
-        with pytest.raises(ValueError, match="is on this machine.*hf-msae demo"):
+        with pytest.raises(ValueError, match=r"is on this machine.*hf-msae demo"):
             space_variables(ExplorerSettings(model=local))
     for given in ({"edits": "outputs/edits"}, {"swordbench": "outputs/swordbench"}):
         with pytest.raises(ValueError, match=next(iter(given.values()))):
