@@ -54,7 +54,8 @@ def _wait_for_the_launcher() -> None:
 
 def _let_the_main_process_speak() -> None:
     """Wait before an error in another process than the main one, whose error ends it if both have the same."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    ranks = {"-1", "0", ""}  # of the main process, or of one that no launcher has started
+    if os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("LOCAL_RANK", "0") not in ranks:
         _wait_for_the_launcher()
 
 
@@ -148,7 +149,8 @@ class MSAEArgumentParser(HfArgumentParser):
         except ValueError as error:  # from a dataclass that checks its fields
             self.error(str(error))
         if unknown:
-            if Path(unknown[0]).exists():  # the second of the files that the shell put in place of a pattern
+            # The second of the files that the shell put in place of a pattern; a Path would refuse long texts.
+            if os.path.exists(unknown[0]):
                 quote = "put a pattern such as 'shards/*.tar' in quotes, or the shell replaces it by names of files"
                 self.error(f"unknown argument {unknown[0]}, which is a file or folder: {quote}")
             self._refuse(unknown[0])

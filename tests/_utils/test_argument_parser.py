@@ -82,6 +82,7 @@ def test_an_error_of_all_processes_is_told_by_the_main_one(parser, run, told, mo
         raise _Ended
 
     monkeypatch.setattr("hf_msae._utils.argument_parser._wait_for_the_launcher", end)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(_Ended):
         run(parser)
@@ -90,6 +91,18 @@ def test_an_error_of_all_processes_is_told_by_the_main_one(parser, run, told, mo
     with pytest.raises((SystemExit, KeyError)):
         run(parser)
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rank", "size"), [("1", "1"), ("1", None), ("-1", "2"), ("", "2")])
+def test_a_process_without_a_launcher_does_not_wait_for_one(parser, rank, size, monkeypatch, capsys):
+    monkeypatch.setattr("hf_msae._utils.argument_parser._wait_for_the_launcher", lambda: pytest.fail("it waits"))
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(SystemExit):
+        parser.parse(["--wrods", "b"])
+    assert "unknown argument --wrods" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
@@ -110,3 +123,11 @@ def test_files_that_a_pattern_without_quotes_became_are_refused_with_advice(pars
     with pytest.raises(SystemExit):
         parser.parse(["--words", "a", "--output_dir", *map(str, files)])
     assert re.search(rf"{files[1]}.*in quotes", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("text", ["a" * 300, ""])
+def test_what_cannot_be_a_file_is_an_unknown_argument_like_any_other(parser, text, capsys):
+    with pytest.raises(SystemExit):
+        parser.parse(["--words", "a", "--output_dir", "o", text])
+    message = capsys.readouterr().err
+    assert f"error: unknown argument {text}" in message and "file or folder" not in message
