@@ -274,6 +274,8 @@ def test_a_copy_made_while_edited_is_edited_as_long(folders):
         with copied.edit({latent: 0.0}):
             torch.testing.assert_close(copied.image_embeds(pictures()), edited)
     pickle.dumps(clip.backbone.model)
+    copied.backbone.model = pickle.loads(pickle.dumps(copied.backbone.model))
+    torch.testing.assert_close(copied.image_embeds(pictures()), embeds)
 
 
 def test_editing_red_down_makes_red_less_likely_and_nothing_else():

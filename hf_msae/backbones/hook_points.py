@@ -96,7 +96,9 @@ class _Hook:
     def __deepcopy__(self, memo: dict) -> _Hook:
         return self
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> tuple:
+        if self.over:  # a copy that was made in the block keeps it, without effect
+            return _Hook, (None, None, True)
         raise pickle.PicklingError(
             "a model cannot be pickled while its latents are edited or its tokens are recorded, since another process "
             "would do neither: pickle it outside of the `with` block"
