@@ -101,6 +101,8 @@ def _folder_of(model: str, revision: str | None, subfolder: str | None) -> Path:
     else:
         name = model
     folder = Path(name).expanduser()
+    if folder.is_dir() and revision is not None:  # other commands refuse it, too
+        raise ValueError(f"{name} is a folder, which has no revision {revision!r}: leave it out")
     if not folder.is_dir():
         refuse_missing_path(name)
         if folder.exists() or "/" not in name:

@@ -132,14 +132,15 @@ def read_vocabulary(args: NameArguments) -> Vocabulary:
     from ..concepts import Vocabulary
 
     templates, path = args.templates or ["{}"], Path(args.vocabulary).expanduser()
-    if args.vocabulary_split and (path.is_file() or args.vocabulary == "scenes"):
+    is_list = path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".txt")
+    if args.vocabulary_split and (is_list or args.vocabulary == "scenes"):
         raise ValueError(f"--vocabulary_split is of a dataset, which {args.vocabulary} is not: leave it out")
     if args.vocabulary == "scenes" and args.vocabulary_column:
         raise ValueError("the vocabulary 'scenes' has no columns: leave --vocabulary_column out")
     if args.vocabulary == "scenes":
         found = Vocabulary.of_scenes()
         found = Vocabulary(found.words[: args.max_words], args.templates or found.templates, found.order)
-    elif path.is_file() and (args.vocabulary_column is None or path.suffix.lower() in (".csv", ".tsv", ".txt")):
+    elif is_list or (path.is_file() and args.vocabulary_column is None):
         found = Vocabulary.from_file(path, templates, args.max_words, args.vocabulary_column)
     elif args.vocabulary_column is not None:
         dataset = open_dataset(args.vocabulary, args.vocabulary_split)

@@ -8,6 +8,8 @@ import pytest
 
 from hf_msae import MSAEModel, embeddings
 from hf_msae.backbones import Backbone, image_text_data
+from hf_msae.cli import doctor
+from hf_msae.cli.search import SearchArguments
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.hub import converters
 from hf_msae.hub.reading import opening
@@ -156,9 +158,18 @@ def test_a_flag_that_has_no_effect_is_refused_with_what_it_belongs_to(command, f
     assert exit.value.code in (1, 2) and re.search(named, message := capsys.readouterr().err), message
 
 
-def test_a_folder_has_no_revision(place):
+def test_pictures_may_be_left_out_where_there_is_no_figure():
+    assert SearchArguments(row=1, images="none").images == "none"
+    with pytest.raises(ValueError, match=r"images_split .*--figure"):
+        SearchArguments(row=1, images="none", images_split="s")
+
+
+def test_a_folder_has_no_revision(place, capsys):
     with pytest.raises(ValueError, match=rf"{place.model} is a folder.*'v2'"):
         opening.load_msae(place.model, "v2")
+    with pytest.raises(SystemExit):
+        doctor.main([str(place.model), "--revision", "v2"])
+    assert re.search(rf"{place.model} is a folder.*'v2'", capsys.readouterr().err)
 
 
 @pytest.fixture(scope="module")

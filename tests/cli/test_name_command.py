@@ -1,6 +1,8 @@
 """`hf-msae name`."""
 
+import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -114,6 +116,9 @@ def test_vocabularies_of_all_kinds(place, tmp_path):
     column = NameArguments(str(tmp_path / "words.parquet"), vocabulary_column="caption", max_words=5)
     found = read_vocabulary(column)
     assert found.words[0] in place.scenes["test"]["caption"] and found.order == "frequency" and len(found) == 5
+    assert read_vocabulary(replace(column, vocabulary_split="train")).words == found.words
+    with pytest.raises(ValueError, match=rf"--vocabulary_split .*{re.escape(str(file))} is not"):
+        read_vocabulary(NameArguments(str(file), vocabulary_column="word", vocabulary_split="train"))
 
 
 def test_what_is_refused(refused, place, tmp_path):
