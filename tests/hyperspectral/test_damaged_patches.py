@@ -187,3 +187,12 @@ def test_errors_survive_other_processes():
 
     error = pickle.loads(pickle.dumps(PatchError("1.npz", "mask", "it is empty")))
     assert (error.file, error.field, str(error)) == ("1.npz", "mask", "1.npz: mask: it is empty")
+
+
+def test_marks_in_reflectance_are_the_same_number_and_standardized_spectra_are_not(made):
+    pairs = [((data - data.mean(axis=0)) / data.std(axis=0), mask) for data, mask in made]
+    options = {"wavelengths": made.wavelengths, "unit": "reflectance"}
+    np.testing.assert_allclose(load(pairs, **options)[0][0], pairs[0][0] * 10000, rtol=1e-4)
+    marked = [(np.insert(data[1:] / 10000, 20, -0.9999, axis=0), mask) for data, mask in made]
+    with pytest.raises(PatchError, match=r"-0\.9999 in band 21"):
+        load(marked, **options)
