@@ -39,6 +39,8 @@ def refuse_without(arguments: Any, needed: str, *names: str) -> None:
     if any(getattr(arguments, name) for name in needed.split(" or ")):
         return
     for name in changed(arguments, names):
+        if getattr(arguments, name) in (0, "none"):  # also False: it turns off what is off anyway
+            continue
         flags = " or ".join(f"--{each}" for each in needed.split(" or "))
         raise ValueError(f"--{name} has no effect without {flags}: give that too, or leave --{name} out")
 

@@ -88,8 +88,7 @@ class SearchArguments(ImageArguments):
         if self.approximate and (self.find or self.shared_with is not None):
             raise ValueError("--approximate needs an example: searches for concepts are exact, and fast")
         refuse_without(self, "edits", "edit_mode")
-        of_figures = ("images", "images_split", "image_column")
-        refuse_without(self, "figure", *of_figures[self.images == "none" :])  # no pictures are asked for by 'none'
+        refuse_without(self, "figure", "images", "images_split", "image_column")
         check_least(self, top=1, index_k=1)
 
 

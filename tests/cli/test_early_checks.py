@@ -9,7 +9,9 @@ import pytest
 from hf_msae import MSAEModel, embeddings
 from hf_msae.backbones import Backbone, image_text_data
 from hf_msae.cli import doctor
+from hf_msae.cli.evaluate import EvaluationArguments
 from hf_msae.cli.search import SearchArguments
+from hf_msae.cli.swordbench import SwordBenchArguments
 from hf_msae.embeddings import EmbeddingWriter, load_embeddings
 from hf_msae.hub import converters
 from hf_msae.hub.reading import opening
@@ -158,8 +160,10 @@ def test_a_flag_that_has_no_effect_is_refused_with_what_it_belongs_to(command, f
     assert exit.value.code in (1, 2) and re.search(named, message := capsys.readouterr().err), message
 
 
-def test_pictures_may_be_left_out_where_there_is_no_figure():
+def test_what_is_off_may_be_turned_off():
     assert SearchArguments(row=1, images="none").images == "none"
+    assert EvaluationArguments("m", "d", sparse_probe_samples=0).sparse_probe_samples == 0
+    assert SwordBenchArguments("o", tasks=["gaussian"], balance_test=False).balance_test is False
     with pytest.raises(ValueError, match=r"images_split .*--figure"):
         SearchArguments(row=1, images="none", images_split="s")
 
