@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from argparse import ArgumentTypeError
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, get_args
+
+from transformers.hf_argparser import string_to_bool
 
 from .._utils.argument_parser import flag
 
@@ -263,10 +266,15 @@ class MSAETrainingArguments:
 
 
 def _plain(name: str, value: Any, kind: str) -> Any:
-    """Return a number of numpy or torch, or a path, as what the JSON of checkpoints and training.json can hold."""
+    """Return a number of numpy or torch, a path or a text as what JSON, of checkpoints and training.json, can hold."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if kind == "bool" and isinstance(value, str):  # "false" is true to Python
+        try:
+            return string_to_bool(value)
+        except ArgumentTypeError:
+            raise ValueError(f"{name} must be True or False, got {value!r}") from None
     if kind not in ("int", "float") or value is None or isinstance(value, int):
         return value
     try:

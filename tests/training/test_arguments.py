@@ -131,3 +131,11 @@ def test_the_output_folder_may_be_in_the_home_folder(monkeypatch):
 def test_none_stays_allowed_after_a_parser_has_read_the_fields():
     HfArgumentParser([MSAETrainingArguments])  # changes the types of the fields
     assert MSAETrainingArguments(output_dir="out", eval_steps=None, save_total_limit=None).save_total_limit is None
+
+
+def test_booleans_that_are_text_are_read_as_on_the_command_line():
+    args = MSAETrainingArguments("out", use_cpu="false", overwrite_output_dir="False", keep_on_device="no")
+    assert (args.use_cpu, args.overwrite_output_dir, args.keep_on_device) == (False, False, False)
+    assert MSAETrainingArguments("out", disable_tqdm="true").disable_tqdm is True
+    with pytest.raises(ValueError, match="use_cpu must be True or False, got 'never'"):
+        MSAETrainingArguments("out", use_cpu="never")
