@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from string import Formatter
@@ -49,7 +49,10 @@ class Vocabulary:
     def __init__(self, words: Iterable[str], templates: Iterable[str] = ("{}",), order: str | None = None):
         if isinstance(words, str):
             raise TypeError(f"words must be a list of words, got the single string {words!r}")
-        words = list(words)
+        if isinstance(words, Mapping) or getattr(words, "ndim", 1) != 1:  # keys or names of columns are rarely meant
+            which = "list(...) of its keys or values" if isinstance(words, Mapping) else "one of its columns"
+            raise TypeError(f"words must be a list of words, got a {type(words).__name__}: pass {which}")
+        words = sorted(words, key=str) if isinstance(words, Set) else list(words)  # the order of a set is random
         for place, word in enumerate(words):
             if not isinstance(word, str):
                 raise TypeError(f"word {place} of the vocabulary is {word!r}, not a string")
@@ -92,7 +95,7 @@ class Vocabulary:
         if path.suffix.lower() in (".csv", ".tsv"):
             words = _column_of(text, path, column)
         elif column is None:
-            words = re.split("\r?\n", text)  # not splitlines, which also splits at characters that words may hold
+            words = re.split("\r\n?|\n", text)  # not splitlines, which also splits at characters that words may hold
         else:
             raise ValueError(f"{path} has no column {column!r}: only .csv and .tsv files have columns")
         words = _distinct(words)[:limit]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -171,3 +172,21 @@ def test_damaged_embeddings_are_computed_again(backbones, tmp_path, damage):
     file.write_bytes(damage)
     torch.testing.assert_close(words.embed(backbone, tmp_path), first)
     assert file.read_bytes() == kept
+
+
+def test_only_what_is_one_list_of_words_is_taken_for_words():
+    table = pd.DataFrame({"word": ["red", "star"], "count": [3, 2]})
+    for words, named in ((table, "DataFrame: pass one of its columns"), ({"n01": "tench"}, "dict: pass list")):
+        with pytest.raises(TypeError, match=named):
+            Vocabulary(words)
+    assert Vocabulary(table["word"]).words == ("red", "star")
+
+
+def test_a_set_of_words_has_the_same_order_in_every_process():
+    words = {f"word {number}" for number in range(50)}
+    assert Vocabulary(words).words == tuple(sorted(words))
+
+
+def test_a_text_file_may_have_the_line_ends_of_old_macs(tmp_path):
+    (tmp_path / "words.txt").write_bytes(b"red\rstar\rnight sky\r")
+    assert Vocabulary.from_file(tmp_path / "words.txt").words == ("red", "star", "night sky")
