@@ -20,6 +20,7 @@ from ..metrics import EvaluationResult
 from ..metrics.levels import describe_levels
 from ..metrics.overfitting import overfitting
 from ..model.checks import check_k
+from ..statistics import Result
 from .checks import check_embeddings, check_images, check_metrics, check_types
 from .context import Context, Settings
 from .findings import findings_of
@@ -47,7 +48,7 @@ def write_report(
     embeddings: EmbeddingDataset,
     images: Dataset | None = None,
     image_column: str = "image",
-    bias: Sequence[BiasReport] = (),
+    bias: BiasReport | Sequence[BiasReport] = (),
     metrics: Mapping[str, Any] | None = None,
     index_folder: str | os.PathLike | None = None,
     num_concepts: int = 24,
@@ -75,7 +76,7 @@ def write_report(
             pictures. A boolean column of it, or of the embeddings' dataset, that is called like a concept is compared
             with that concept.
         image_column: Column of `images` with the pictures.
-        bias: Reports made by `bias_report`.
+        bias: One report or several made by `bias_report`.
         metrics: The content of this model's metrics.json. None measures them on `embeddings`, or of more than 50,000
             on as many, drawn at random.
         index_folder: Where a `ConceptIndex` for the searches is built or extended. None uses a temporary folder.
@@ -106,7 +107,7 @@ def write_report(
         >>> write_report("report.html", model, embeddings, load_scenes("test", 5000, 42))
     """
     path = check_path(path)
-    bias = tuple(bias)
+    bias = (bias,) if isinstance(bias, Result) else tuple(bias)
     check_types(images, bias, steering)
     check_embeddings(model.msae, embeddings)
     check_images(images, image_column, embeddings)

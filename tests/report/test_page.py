@@ -118,7 +118,7 @@ def test_markup_in_names_paths_and_columns_is_text(world, tmp_path, no_figure):
 @pytest.mark.slow
 def test_the_same_arguments_give_the_same_bytes(world, written, tmp_path):
     again = write_report(
-        tmp_path / "again.html", world.model, world.embeddings, world.images, bias=world.bias, k=K, progress=False
+        tmp_path / "again.html", world.model, world.embeddings, world.images, bias=world.bias[0], k=K, progress=False
     )
     assert again.read_bytes() == written.read_bytes()
 
