@@ -60,6 +60,10 @@ class PreTrainedMSAE(PreTrainedModel):
             pretrained_model_name_or_path = os.path.expanduser(pretrained_model_name_or_path)
         name = str(pretrained_model_name_or_path)
         refuse_missing_path(name)
+        if Path(name).is_file():
+            raise NotADirectoryError(
+                f"{name} is a file: name its folder, {Path(name).parent}, which has config.json too"
+            )
         info_requested = kwargs.pop("output_loading_info", False)
         if info_requested or kwargs.get("state_dict") is not None or kwargs.get("ignore_mismatched_sizes"):
             return super().from_pretrained(

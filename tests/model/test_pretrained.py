@@ -176,3 +176,9 @@ def test_the_filter_of_the_logger_is_removed(saved, folder):
         MSAEModel.from_pretrained(folder)
     MSAEModel.from_pretrained(saved)
     assert logging.getLogger("transformers.modeling_utils").filters == before
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_the_file_of_the_weights_is_refused_with_the_name_of_its_folder(saved, load):
+    with pytest.raises(OSError, match=rf"model\.safetensors is a file: name its folder, {saved}"):
+        load(saved / "model.safetensors")
