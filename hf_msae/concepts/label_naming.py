@@ -41,9 +41,9 @@ def name_by_labels(
 ) -> ConceptTable:
     """Name latents by the labels that their activations tell, with the evidence for each name.
 
-    Labels are columns next to the embeddings: booleans (or 0 and 1), and strings or classes, of which every value is a
-    label, named "column: value" if another column has the same one. Rows where a column is empty are left out for its
-    labels.
+    Labels are columns next to the embeddings: booleans (or 0 and 1, or text such as "True" and "no"), and strings or
+    classes, of which every value is a label, named "column: value" if another column has the same one. Rows where a
+    column is empty are left out for its labels.
 
     The rows are split at random into two halves that share the rows of every label. On the first, each latent gets the
     label that its activation detects best, by the lower end of the AUROC's interval, so that a rare label does not win

@@ -21,6 +21,7 @@ MOST_CLASSES = 10_000
 """Different values that a column of labels may have."""
 
 _MOST_LISTED = 10
+_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,23 @@ class RowLabel:
 def read_labels(embeddings: EmbeddingDataset, columns: Sequence[str]) -> list[RowLabel]:
     """Read labels from columns next to embeddings.
 
-    A column of booleans, or of 0 and 1, is one label with the column's name. In a column of strings or classes, every
-    value is a label.
+    A column of booleans, of 0 and 1, or of such text, "yes" and "no" included, is one label with the column's name. In
+    another column of strings or classes, every value is a label.
     """
     found = []
     for column in dict.fromkeys(columns):
         classes, names = column_labels(embeddings, column)
         feature = embeddings.dataset.features[column]
-        if isinstance(feature, ClassLabel) or "string" in feature.dtype:
+        if {name.lower() for name in names} <= _TRUE | _FALSE:  # also as text, which is no name for a latent
+            is_true = np.isin([name.lower() for name in names], list(_TRUE))
+            found.append(RowLabel(column, column, np.where(classes < 0, -1, is_true[classes]), 1, False))
+        elif isinstance(feature, ClassLabel) or "string" in feature.dtype:
             if len(names) > MOST_CLASSES:
                 raise ValueError(
                     f"column {column!r} of {embeddings.source} has {len(names):,} different values, more than "
                     f"{MOST_CLASSES:,}: it holds texts, not labels"
                 )
             found += [RowLabel(name, column, classes, number, len(names) == 2) for number, name in enumerate(names)]
-        elif set(names) <= {"0", "1", "False", "True"}:
-            is_true = np.isin(names, ["1", "True"])
-            found.append(RowLabel(column, column, np.where(classes < 0, -1, is_true[classes]), 1, False))
         else:
             raise ValueError(
                 f"column {column!r} of {embeddings.source} holds the numbers {', '.join(names[:_MOST_LISTED])}: "

@@ -191,3 +191,11 @@ def test_rows_are_copied_once_for_each_column_not_for_each_label(msae, data, mon
     )
     name_by_labels(msae, data, ["kind", "side"])
     assert sum(each.nbytes for each in {id(label.classes): label.classes for label in given}.values()) == 2 * 8 * ROWS
+
+
+@pytest.mark.parametrize("values", [("False", "True"), ("no", "yes"), ("0", "1"), ("FALSE", "TRUE")])
+def test_true_and_false_as_text_are_one_label_with_the_name_of_the_column(values):
+    truth = np.arange(40) % 2
+    columns = {"image_embeds": np.eye(40), "night": ["", *(values[true] for true in truth[1:])]}
+    (label,) = read_labels(load_embeddings(Dataset.from_dict(columns)), ["night"])
+    assert label.name == "night" and label.truth(np.arange(40)).tolist() == [-1, *truth[1:]]
