@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import chi2_contingency
 
-from .._utils.checks import check_several
+from .._utils.checks import check_integers, check_several
 from .damage import MIN_ROWS, MOST_P_VALUE
 from .data import is_opened
 from .tasks import Task
@@ -60,8 +60,9 @@ def task_from_embeddings(
     if not 0 < test_share < 1:
         raise ValueError(f"test_share must lie between 0 and 1, got {test_share}")
     columns = list(dict.fromkeys([target, bias, *concepts, *([split_column] if split_column else [])]))
+    check_integers("num_rows", num_rows=(num_rows, 1), seed=(seed, 0))
     table = _table(embeddings, columns)
-    values, labels = labels_of(table[target], target)
+    values, labels = labels_of(table[target], target, embeddings.dataset.features[target])
     truth = {column: booleans_of(table[column], column) for column in dict.fromkeys((bias, *concepts))}
     random, cells = np.random.default_rng(seed), 2 * labels + truth[bias]
     if split_column is None:

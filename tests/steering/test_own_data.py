@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from hf_msae.embeddings import load_embeddings
 from hf_msae.steering import task_from_embeddings
@@ -98,3 +98,17 @@ def test_tokens_and_arrays_are_refused():
         task_from_embeddings(load_embeddings(np.ones((4, 2), dtype=np.float32)), "kind", "bias")
     with pytest.raises(TypeError, match=r"load_embeddings.*Dataset"):
         task_from_embeddings(tokens, "kind", "bias")
+
+
+def test_rows_without_a_label_are_not_a_label_of_their_own():
+    X = np.random.default_rng(0).standard_normal((60, 4)).tolist()
+    columns = {"image_embeds": X, "bias": [True, False] * 30}
+    for unknown, feature in ((-1, ClassLabel(names=["0", "1"])), ("", Value("string"))):
+        kinds = [unknown] * 6 + [type(unknown)(number % 2) for number in range(54)]
+        data = Dataset.from_dict({**columns, "kind": kinds}).cast_column("kind", feature)
+        with pytest.raises(ValueError, match="column 'kind' has no value in 6 of 60 rows"):
+            task_from_embeddings(load_embeddings(data), "kind", "bias")
+    signs = Dataset.from_dict({**columns, "kind": [-1] * 30 + [1] * 30})  # as in CelebA: no class of labels
+    assert set(task_from_embeddings(load_embeddings(signs), "kind", "bias").target) == {0, 1}
+    with pytest.raises(ValueError, match=r"num_rows must be an integer.* got 20\.0"):
+        task_from_embeddings(load_embeddings(signs), "kind", "bias", num_rows=20.0)

@@ -74,7 +74,7 @@ def task_from_dataset(
         raise ValueError(f"{image_column!r} is the column of images, and cannot be one of labels too")
     labels = [column for column in dict.fromkeys(wanted) if column != image_column]
     table = pd.concat([part.select_columns(labels).to_pandas() for part in parts.values()], ignore_index=True)
-    values, target_labels = labels_of(table[target], target)
+    values, target_labels = labels_of(table[target], target, next(iter(parts.values())).features[target])
     split = np.repeat(list(parts), [len(part) for part in parts.values()]) if split_column is None else None
     split = splits_of(table[split_column], split_column) if split is None else split
     truth = {column: booleans_of(table[column], column) for column in dict.fromkeys((bias, *concepts))}
@@ -138,12 +138,15 @@ def splits_of(column: pd.Series, name: str) -> np.ndarray:
     return column.astype(str).map(_SPLIT_OF).to_numpy()
 
 
-def labels_of(column: pd.Series, name: str) -> tuple[np.ndarray, np.ndarray]:
+def labels_of(column: pd.Series, name: str, feature: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the values of a column of labels in sorted order, and the number of each row's among them.
 
     A row without a value is a ValueError, and so are measurements, of which hardly a row has the same as another.
     """
-    if missing := int(column.isna().sum()):
+    from datasets import ClassLabel
+
+    unknown = -1 if isinstance(feature, ClassLabel) else ""
+    if missing := int((column.isna() | (column == unknown)).sum()):
         raise ValueError(f"column {name!r} has no value in {missing} of {len(column)} rows: leave them out")
     values, labels = np.unique(column.to_numpy(), return_inverse=True)
     if len(values) > max(2, len(labels) / 2):
