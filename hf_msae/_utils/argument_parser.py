@@ -115,6 +115,7 @@ class MSAEArgumentParser(HfArgumentParser):
                     f"no_{old}": f"no_{new}" for old, new in self._new_names.items() if new == action.dest
                 }
         self.context = ""  # the beginning of error messages
+        self.kept_in: str | None = None  # the folder from which a command that was interrupted goes on
         self._cleared: list[str] = []  # flags that are None, whatever the command line says
         self.first_words = first_words
 
@@ -188,12 +189,19 @@ class MSAEArgumentParser(HfArgumentParser):
     def reporting_errors(self) -> Iterator[None]:
         """End the process with exit code 1 and only the message of an error that input causes inside the block.
 
+        Ctrl-C ends it with exit code 130 and one line, which says where the work is kept if `kept_in` is set.
+
         Warnings inside the block are lines of their own, without the place in the code.
         """
         formatted = warnings.formatwarning
         warnings.formatwarning = lambda message, *_, **__: f"{self.prog}: warning: {message}\n"
         try:
             yield
+        except KeyboardInterrupt:
+            if os.environ.get("LOCAL_RANK", "0") != "0":  # the launcher has passed Ctrl-C on to all processes
+                super().exit(130)
+            kept = f"; what is finished is kept in {self.kept_in}, and the same command goes on from there"
+            super().exit(130, f"\n{self.prog}: interrupted{kept if self.kept_in else ''}\n")
         except BrokenPipeError:  # nobody reads the output any more: no error of the input
             raise
         except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:

@@ -64,6 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         import_module(f".{name.replace('-', '_')}", __package__).main(rest)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # while the command's modules are imported: it tells of any other itself
+        sys.exit(128 + 2)
     except BrokenPipeError:  # what reads the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written at exit
         sys.exit(128 + 13)  # as if SIGPIPE had ended the process

@@ -142,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     from ..hub import push_embeddings
     from ..hub.publishing.repository import Repository
 
+    parser.kept_in = None if args.overwrite_output_dir else args.output_dir
     with parser.reporting_errors():
         numbers = args.batch_size, args.rows_per_shard, args.num_workers
         check_arguments(args.hook_point, args.text_column, *numbers, args.dtype, args.on_unreadable)

@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source, args = parser.parse(argv)
     from ..neuron_labels.services import ServiceError
 
+    parser.kept_in = args.output
     try:
         with parser.reporting_errors():
             _label(source, args)

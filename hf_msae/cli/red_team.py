@@ -169,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from ..hyperspectral import AUDITS
 
+    parser.kept_in = args.output
     with parser.reporting_errors():
         if unknown := [name for name in args.audits if name not in AUDITS]:
             raise ValueError(f"there is no audit {unknown[0]!r}; the audits are {', '.join(AUDITS)}")

@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, each in found.items():
                 print(f"  {name:<22}{(each.__doc__ or '').strip().splitlines()[0]}")
         return
+    parser.kept_in = args.output
     with parser.reporting_errors():
         tasks = chosen_tasks(args)
         methods = chosen_methods(args)

@@ -131,3 +131,23 @@ def test_what_cannot_be_a_file_is_an_unknown_argument_like_any_other(parser, tex
         parser.parse(["--words", "a", "--output_dir", "o", text])
     message = capsys.readouterr().err
     assert f"error: unknown argument {text}" in message and "file or folder" not in message
+
+
+@pytest.mark.parametrize(
+    ("rank", "kept_in", "told"),
+    [
+        ("0", None, "\nprogram: interrupted\n"),
+        (
+            "0",
+            "out",
+            "\nprogram: interrupted; what is finished is kept in out, and the same command goes on from there\n",
+        ),
+        ("1", "out", ""),
+    ],
+)
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(parser, rank, kept_in, told, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    parser.prog, parser.kept_in = "program", kept_in
+    with pytest.raises(SystemExit) as ended, parser.reporting_errors():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130 and capsys.readouterr().err == told
