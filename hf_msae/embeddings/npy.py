@@ -12,6 +12,8 @@ import pyarrow as pa
 from datasets.fingerprint import generate_random_fingerprint
 from transformers.utils import logging
 
+from .._utils.tensors import refuse_masked
+
 logger = logging.get_logger(__name__)
 
 PART_FOLDERS = {"img_emb": "image_embeds", "text_emb": "text_embeds"}
@@ -33,6 +35,7 @@ def open_npy(path: Path) -> np.ndarray:
 
 def checked_matrix(array: np.ndarray, name: str) -> np.ndarray:
     """Return the array, or raise ValueError if it is no matrix of floating-point numbers."""
+    refuse_masked(name, array)
     if array.ndim != 2:
         raise ValueError(f"{name} must be 2-D (embeddings, width), got shape {array.shape}")
     if not np.issubdtype(array.dtype, np.floating):

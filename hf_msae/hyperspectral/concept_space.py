@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,9 @@ def read_concepts(
     X, space = concept_space(msae, embeddings, table, tuple(_words_of(y) if expected is None else expected))
     if known is not None and len(known) < len(X):
         X = X[known]
-        groups = groups and {name: np.asarray(labels)[known] for name, labels in groups.items()}
+        if groups is not None:
+            given = groups if isinstance(groups, Mapping | pd.DataFrame) else {"group": groups}
+            groups = {name: np.asarray(labels)[known] for name, labels in given.items()}
     return X, y, groups, space.features(), space
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._utils.tensors import refuse_masked
 from .._utils.wording import class_title, counted, joined
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")
@@ -21,6 +22,9 @@ def read_targets(y: Any, n: int, classify: bool) -> tuple[np.ndarray, tuple[str,
     names = [str(name) for name in y.columns] if isinstance(y, pd.DataFrame) else None
     if isinstance(y, pd.Series) and y.name is not None:
         names = [str(y.name)]
+    if names and (twice := [name for place, name in enumerate(names) if name in names[:place]]):
+        raise ValueError(f"two columns of y are called {twice[0]!r}: rename or leave out one of them")
+    refuse_masked("y", y)
     values = np.asarray(y)
     if len(values) != n:
         raise ValueError(f"y has {len(values)} rows, but X has {n}")
@@ -75,10 +79,13 @@ def read_groups(groups: Any, n: int) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the labels of rows as text, and what was done to those that are measurements."""
     if groups is None:
         return {}, []
-    given = groups if isinstance(groups, Mapping) else {"group": groups}
+    given = groups if isinstance(groups, Mapping | pd.DataFrame) else {"group": groups}
     found, remarks = {}, []
     for name, labels in given.items():
+        refuse_masked(f"groups {name!r}", labels)
         labels = np.asarray(labels)
+        if str(name) in found:
+            raise ValueError(f"two groupings are called {str(name)!r}: rename one of them")
         if labels.shape != (n,):
             raise ValueError(f"groups {name!r} must have {n} labels, got an array of shape {labels.shape}")
         missing = pd.isna(labels)
@@ -94,6 +101,20 @@ def read_groups(groups: Any, n: int) -> tuple[dict[str, np.ndarray], list[str]]:
             )
         found[str(name)] = np.asarray(labels).astype(str)
     return found, remarks
+
+
+def refuse_other_order(**tables: Any) -> None:
+    """Refuse pandas objects whose indexes hold the same labels in another order: rows are matched by their places."""
+    (first, table), *others = [
+        (name, each.index) for name, each in tables.items() if isinstance(each, pd.Series | pd.DataFrame)
+    ] or [("", None)]
+    for name, index in others:
+        if len(index) == len(table) and table.is_unique and not index.equals(table) and set(index) == set(table):
+            place = int(np.flatnonzero(index != table)[0])
+            raise ValueError(
+                f"{name} has the rows of {first} in another order: row {place} is {index[place]} in {name} and "
+                f"{table[place]} in {first}. Sort one like the other, such as with .loc[{first}.index]"
+            )
 
 
 def read_features(features: pd.DataFrame | None, names: list[str] | None, p: int) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline
 from tqdm.auto import tqdm
 
 from .._utils.atomic import make_folder
-from .._utils.checks import check_several
+from .._utils.checks import check_integers, check_several
 from .._utils.code_facts import code_of_parts
 from .._utils.json_files import write_json
 from .._utils.wording import joined
@@ -103,9 +103,9 @@ def red_team(
         X: Features (n, p), an array or a DataFrame; or `Patches`, which have y, groups and all that follows: one call
             from a folder to a report is `red_team(model, load_patches(folder))`.
         y: Targets (n,) or (n, t), an array, Series or DataFrame; for a classifier labels (n,).
-        groups: Labels of the rows (n,), such as farms, or several sets of labels by name. Whole numbers are names of
-            groups; measurements (fractions) with more than 20 values are cut into five quantiles. Defaults to the
-            groups of the patches and their classes of field size.
+        groups: Labels of the rows (n,), such as farms, or several sets of labels by name: a dict or a DataFrame. Whole
+            numbers are names of groups; measurements (fractions) with more than 20 values are cut into five quantiles.
+            Defaults to the groups of the patches and their classes of field size.
         features: One row for each column of X: feature (its name), transformation, band (a number or NaN), wavelength
             (nm or NaN) and level (a number or NaN), as in `EagleEyesFeatures.feature_table`. If X are latents, or with
             `msae`, a `ConceptTable` with their names.
@@ -132,7 +132,8 @@ def red_team(
 
     Raises:
         TypeError: The model has no fit and predict.
-        ValueError: Arrays do not belong together or are not finite, or an audit is unknown.
+        ValueError: Arrays do not belong together or are not finite, pandas objects have the same rows in another
+            order, or an audit is unknown.
 
     Example:
         >>> report = red_team(HybridRegressor(), load_patches("fields"), output_dir="out")
@@ -148,13 +149,8 @@ def red_team(
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     limits = {"num_explained": num_explained, "num_attacked": num_attacked, "num_seeds": num_seeds}
-    for name, value, least in (
-        ("num_folds", num_folds, 2),
-        ("num_attacked", num_attacked, 2),
-        ("num_bootstrap", num_bootstrap, 100),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_integers(num_folds=(num_folds, 2), num_attacked=(num_attacked, 2), num_bootstrap=(num_bootstrap, 100))
+    check_integers(num_explained=(num_explained, 0), num_seeds=(num_seeds, 0), seed=(seed, 0))
     if isinstance(X, Patches):
         if patches is not None:
             raise ValueError("X are patches already: leave out patches=")

@@ -13,12 +13,13 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from .._utils.tensors import refuse_masked
 from .copies import digest, first_copies, keep_together, remark_on_copies
 from .fixed import Fitted, FixedClassifier
 from .hybrid_of_features import as_fit_arguments
 from .mean_spectrum import ModelOfPatches
 from .patches import Pair, size_classes
-from .reading import read_features, read_groups, read_targets, refuse_not_finite
+from .reading import read_features, read_groups, read_targets, refuse_not_finite, refuse_other_order
 
 if TYPE_CHECKING:
     from .concept_space import ConceptSpace
@@ -229,6 +230,11 @@ def make_subject(
             model = FixedClassifier(model, classes, y.cat.categories.get_indexer(classes).tolist())
         else:
             model = FixedClassifier(model, classes)
+    refuse_other_order(X=X, y=y, **({} if isinstance(groups, Mapping) else {"groups": groups}))
+    if isinstance(groups, Mapping):
+        for name, labels in groups.items():
+            refuse_other_order(X=X, y=y, **{f"groups {name!r}": labels})
+    refuse_masked("X", X)
     names = [str(name) for name in X.columns] if isinstance(X, pd.DataFrame) else None
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 2:

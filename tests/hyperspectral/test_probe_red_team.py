@@ -14,7 +14,7 @@ from hf_msae.concepts import ConceptTable
 from hf_msae.embeddings import load_embeddings
 from hf_msae.hyperspectral import FixedClassifier, red_team
 from hf_msae.hyperspectral.audits.pulls import pulls
-from hf_msae.hyperspectral.concept_space import concept_space
+from hf_msae.hyperspectral.concept_space import concept_space, read_concepts
 from hf_msae.hyperspectral.subject import make_subject
 from hf_msae.metrics import LinearClassifier
 from hf_msae.statistics import log_odds
@@ -272,3 +272,12 @@ def test_what_does_not_belong_together_is_named():
     assert "msae=" in found.remarks[0]
     found = red_team(Ridge(), x, x[:, 0], msae=MSAE, features=TABLE, audits=["concepts"], **QUICK)
     assert found.findings == () and "classifiers" in found.remarks[0]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, lambda night: pd.DataFrame({"group": night})])
+def test_groups_of_any_kind_may_come_with_rows_without_a_label(kind):
+    x, star, night = world(False)
+    labels = ["" if row < 5 else str(each) for row, each in enumerate(star)]
+    data = Dataset.from_dict({"image_embeds": x, "star": labels})
+    _, y, groups, *_ = read_concepts(data, "star", kind(night), TABLE, MSAE, None)
+    assert len(y) == ROWS - 5 and groups["group"].tolist() == night[5:].tolist()

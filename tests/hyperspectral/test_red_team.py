@@ -368,3 +368,48 @@ def test_a_figure_without_a_caption_is_on_the_page_too(report, monkeypatch):
     one = dict(list(found.figures().items())[:1])
     monkeypatch.setattr(type(found), "figures", lambda of: one | {"of one's own": Figure()})
     assert found.to_html().count("<figure") == 2
+
+
+def test_rows_of_pandas_in_another_order_are_refused():
+    X, y, groups, _ = spectra(n=60)
+    X, y = pd.DataFrame(X), pd.Series(np.asarray(y["K"]), name="K")
+    farm, shuffled = pd.Series(np.asarray(groups["farm"])), np.random.default_rng(0).permutation(60)
+    for given in (
+        (y.iloc[shuffled],),
+        (y, farm.iloc[shuffled]),
+        (y, {"farm": farm.iloc[shuffled]}),
+        (y, pd.DataFrame({"farm": farm}).iloc[shuffled]),
+    ):
+        with pytest.raises(
+            ValueError, match=f"rows of X in another order: row 0 is {shuffled[0]} in (y|groups.*) and 0"
+        ):
+            make_subject(MODEL, X, *given)
+    subject = make_subject(MODEL, X, y.iloc[shuffled].reset_index(drop=True), farm)
+    np.testing.assert_array_equal(subject.Y[:, 0], y.iloc[shuffled])
+
+
+def test_columns_of_a_table_are_groupings():
+    X, y, groups, _ = spectra(n=60)
+    table = pd.DataFrame({"farm": np.asarray(groups["farm"]), "year": np.arange(60) % 3})
+    found = make_subject(MODEL, X, y, table).groups
+    assert list(found) == ["farm", "year"] and found["year"].tolist() == [str(row % 3) for row in range(60)]
+    with pytest.raises(ValueError, match="two groupings are called 'farm'"):
+        make_subject(MODEL, X, y, table.set_axis(["farm", "farm"], axis=1))
+    with pytest.raises(ValueError, match="two columns of y are called 'K'"):
+        make_subject(MODEL, X, y.iloc[:, :2].set_axis(["K", "K"], axis=1))
+
+
+def test_masked_values_and_fractions_of_numbers_are_named():
+    X, y, groups, _ = spectra(n=60)
+    values = np.asarray(y["K"])
+    mask = np.arange(60) == 7
+    for given, named in (
+        ((np.ma.masked_array(X, np.broadcast_to(mask[:, None], X.shape)), values), "X masks"),
+        ((X, np.ma.masked_array(values, mask)), "y masks 1 of its values, the first in row 7"),
+        ((X, values, {"farm": np.ma.masked_array(groups["farm"], mask)}), "groups 'farm' masks 1 .* row 7"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            make_subject(MODEL, *given)
+    for name in ("num_folds", "num_bootstrap", "num_attacked", "num_explained", "num_seeds"):
+        with pytest.raises(ValueError, match=rf"{name} must be an integer .* got 200\.0"):
+            red_team(MODEL, X, y, **{name: 200.0})
