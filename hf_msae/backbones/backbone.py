@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
+from hf_msae._utils.checks import check_integers
 from hf_msae._utils.images import ImageInput, to_rgb
 from hf_msae.backbones.families import family_of
 from hf_msae.backbones.hook_points import POOLED, HookPoint, blocks_of, recording
@@ -225,8 +226,7 @@ class Backbone(TokenPositions):
         point = HookPoint.parse(hook_point)
         of_images = point.tower == "vision"
         size = batch_size if batch_size is not None else self.image_batch_size if of_images else self.text_batch_size
-        if size < 1:
-            raise ValueError(f"batch_size must be positive, got {size}")
+        check_integers(batch_size=(size, 1))
         datasets = sys.modules.get("datasets")  # takes a second to import, and without it nothing here is of it
         if datasets is not None and isinstance(items, datasets.Dataset):
             raise TypeError(f"pass a column of the dataset ({', '.join(items.column_names)}), not all of it")

@@ -13,6 +13,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from .._utils.checks import check_integers
 from .._utils.evaluating import evaluation_mode
 from .._utils.provenance import difference_of, origin_label
 from ..model.checks import check_k
@@ -91,8 +92,7 @@ def collect_codes(
             or `batch_size` is out of range.
     """
     embeddings = open_embeddings(msae, embeddings)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    check_integers(batch_size=(batch_size, 1))
     rows = range(len(embeddings)) if rows is None else rows
     feed = CodeFeed(msae, collectors, len(rows))
     bar = tqdm(total=len(rows), desc=description, unit="row", disable=not progress, delay=1)

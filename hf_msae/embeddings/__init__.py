@@ -27,7 +27,7 @@ __all__ = [
 
 
 def load_embeddings(
-    source: str | os.PathLike | datasets.Dataset | datasets.DatasetDict | np.ndarray | torch.Tensor,
+    source: str | os.PathLike | datasets.Dataset | datasets.DatasetDict | np.ndarray | torch.Tensor | EmbeddingDataset,
     column: str | None = None,
     hook_point: str = "image_embeds",
     split: str | None = None,
@@ -40,7 +40,7 @@ def load_embeddings(
         source: A folder written by `EmbeddingWriter` or `datasets.save_to_disk`; a .parquet file or a folder of them
             (converted once into the cache of `datasets`); a 2-D .npy file, or a folder of its numbered parts, such as
             clip-retrieval writes; a dataset on the Hub; or a `datasets.Dataset`, numpy array or torch tensor of shape
-            (N, width).
+            (N, width). Opened embeddings are returned as they are.
         column: Name of the embedding column. By default the one named like the hook point, else the only vector
             column. Ignored for sources without columns (.npy, arrays).
         hook_point: Where in the backbone the embeddings come from, such as "image_embeds".
@@ -57,6 +57,8 @@ def load_embeddings(
         ValueError: The data is damaged, empty, ragged, or not vectors; the message names the file and row.
         TypeError: Embeddings cannot be read from an object of this type.
     """
+    if isinstance(source, EmbeddingDataset) and (column is None or column == source.column) and split is None:
+        return source
     opened = open_source(source, split=split, revision=revision, verify=verify)
     if opened.dataset is None:
         return EmbeddingDataset(opened)

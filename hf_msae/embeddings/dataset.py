@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from torch.utils import data as torch_data
 
+from .._utils.checks import check_integers
 from .columns import RaggedColumnError, is_token_type, matrix_views, split_tokens
 from .sources import Source, open_source
 from .spread_rows import SpreadRows
@@ -100,8 +101,7 @@ class EmbeddingDataset(torch_data.Dataset):
 
     def batches(self, batch_size: int) -> Iterator[torch.Tensor]:
         """Yield all embeddings in order, as float32 tensors (batch_size, width); the last may be shorter."""
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, got {batch_size}")
+        check_integers(batch_size=(batch_size, 1))
         for start in range(0, len(self), batch_size):
             yield self._slice(start, min(start + batch_size, len(self)))
 
@@ -119,6 +119,7 @@ class EmbeddingDataset(torch_data.Dataset):
 
     def sample(self, number: int, seed: int = 0) -> EmbeddingDataset:
         """Draw at most `number` rows at random, in their order, and hold them in memory, without other columns."""
+        check_integers(number=(number, 1), seed=(seed, 0))
         if len(self) <= number:
             return self
         return self.take(np.sort(np.random.default_rng(seed).choice(len(self), number, replace=False)))

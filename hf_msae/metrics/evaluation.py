@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from .._utils.checks import check_integers
 from .._utils.deprecation import renamed_arguments
 from .._utils.evaluating import evaluation_mode
 from .._utils.fingerprint import model_fingerprint
@@ -259,8 +260,7 @@ def _check(model: MSAEModel, embeddings: EmbeddingDataset, batch_size: int) -> N
             f"embeddings of {embeddings.source} have {embeddings.width} columns, but this MSAE was trained on "
             f"{config.d_in} ({trained_on})"
         )
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be positive, got {batch_size}")
+    check_integers(batch_size=(batch_size, 1))
 
 
 def _batches(

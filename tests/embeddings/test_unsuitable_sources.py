@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from hf_msae.embeddings import load_embeddings
+from hf_msae.metrics import LinearClassifier
 from tests.embeddings.small_sources import X, saved_npy, vectors, written
 
 
@@ -128,3 +129,28 @@ def test_objects_of_other_kinds(source):
 def test_streaming_data_sets_are_refused():
     with pytest.raises(TypeError, match="streaming"):
         load_embeddings(vectors(X).to_iterable_dataset())
+
+
+def test_masked_values_are_refused_and_arrays_that_mask_nothing_taken():
+    array = np.ma.masked_array(X, mask=False)
+    np.testing.assert_array_equal(load_embeddings(array)[:].numpy(), X.astype(np.float32))
+    array[3, 2] = np.ma.masked
+    with pytest.raises(ValueError, match=r"the given array masks 1 of its values, the first in row 3.*filled"):
+        load_embeddings(array)
+    with pytest.raises(ValueError, match="masks 1 of its values, the first in row 3"):
+        LinearClassifier.fit(array, np.arange(len(X)) % 2)
+
+
+def test_opened_embeddings_are_returned_as_they_are():
+    opened = load_embeddings(datasets.Dataset.from_dict({"image_embeds": X}))
+    assert load_embeddings(opened) is opened and load_embeddings(opened, "image_embeds") is opened
+    with pytest.raises(TypeError, match="EmbeddingDataset"):
+        load_embeddings(opened, "text_embeds")
+
+
+def test_numbers_of_rows_that_are_fractions_are_named():
+    opened = load_embeddings(X)
+    with pytest.raises(ValueError, match=r"batch_size must be an integer.* got 5\.0"):
+        next(opened.batches(5.0))
+    with pytest.raises(ValueError, match=r"number must be an integer.* got 5\.0"):
+        opened.sample(5.0)
