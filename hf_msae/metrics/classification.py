@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from .._utils.tensors import as_tensor
+from .._utils.tensors import as_tensor, refuse_masked
 from .accumulator import SumAccumulator, as_matrix, as_pair, normalized_rows
 
 # Cross-validation: candidates, number of folds, and largest number of rows.
@@ -110,6 +110,7 @@ class LinearClassifier:
         Raises:
             ValueError: The numbers of texts and classes differ, or a text embedding is zero.
         """
+        check_classes(classes)
         texts = as_matrix("text_embeds", text_embeds)
         norms = texts.norm(dim=1)
         if len(texts) != len(classes):
@@ -240,6 +241,17 @@ def _best_regularization(x: np.ndarray, numbers: np.ndarray, classes: tuple[str,
     return 1 / search.fit(x, numbers).best_params_["C"]
 
 
+def check_classes(classes: Sequence[str] | None) -> None:
+    """Raise ValueError for names of classes that have no order, or of which two are the same: numbers choose names."""
+    if isinstance(classes, Mapping | Set):
+        raise ValueError(
+            f"classes must be a list of names, the first that of class 0; got the {type(classes).__name__} {classes!r}"
+        )
+    names = [] if classes is None else list(map(str, classes))
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"two classes are called {twice[0]!r}")
+
+
 def number_labels(
     labels: Sequence | np.ndarray | torch.Tensor, classes: Sequence[str] | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -247,8 +259,11 @@ def number_labels(
 
     A label that is None, NaN or pd.NA, as pandas writes missing ones, is unknown.
     """
+    refuse_masked("labels", labels)
+    check_classes(classes)
     given, labels = labels, np.asarray(labels)
-    if labels.dtype.kind == "U" and not hasattr(given, "dtype"):  # a NaN in a list has become the name "nan"
+    is_text = labels.dtype.kind == "U" and not hasattr(given, "dtype")  # a NaN in a list has become the name "nan"
+    if is_text or pd.api.types.is_extension_array_dtype(given):  # and NA has made fractions of pandas' whole numbers
         labels = np.asarray(given, dtype=object)
     if labels.ndim != 1 or labels.dtype.kind in "fc":
         raise ValueError(f"labels must be a flat list of class numbers or names, got {labels.dtype} {labels.shape}")

@@ -198,3 +198,28 @@ def test_cross_validation_refuses_what_it_cannot_divide():
     for wrong in ("best", 0.0, -1.0):
         with pytest.raises(ValueError, match=r"regularization.*cv"):
             LinearClassifier.fit(x, labels, regularization=wrong)
+
+
+@pytest.mark.parametrize("classes", [{"cat", "dog"}, {0: "cat", 1: "dog"}])
+def test_names_of_classes_without_an_order_are_refused(classes):
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    for make in (
+        lambda: LinearClassifier.fit(x, [0, 1] * 10, classes),
+        lambda: LinearClassifier.zero_shot(x[:2], classes),
+    ):
+        with pytest.raises(ValueError, match="classes must be a list of names.*" + type(classes).__name__):
+            make()
+
+
+def test_the_same_name_of_two_classes_and_masked_labels_are_refused():
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="two classes are called 'cat'"):
+        LinearClassifier.fit(x, ["cat", "dog"] * 10, ["cat", "dog", "cat"])
+    with pytest.raises(ValueError, match="labels masks 1 of its values, the first in row 3"):
+        LinearClassifier.fit(x, np.ma.masked_array([0, 1] * 10, np.arange(20) == 3))
+
+
+def test_missing_values_of_the_types_of_pandas_are_unknown():
+    for values, dtype in (([1, None, 0], "Int64"), ([True, None, False], "boolean"), (["b", None, "a"], "category")):
+        numbers, classes = number_labels(pd.Series(values).astype(dtype))
+        assert numbers.tolist() == [1, -1, 0] and classes == (("a", "b") if dtype == "category" else ("0", "1"))
