@@ -33,3 +33,21 @@ def check_several(what: str, **given: Any) -> None:
     for name, value in given.items():
         if isinstance(value, str) or not isinstance(value, Iterable):
             raise ValueError(f"{name} must be several {what}, got {value!r}: pass [{value!r}]")
+
+
+def refuse_other_order(**tables: Any) -> None:
+    """Refuse pandas objects whose indexes hold the same labels in another order: rows are matched by their places."""
+    import pandas as pd  # here, since commands check their flags before it is there
+
+    (first, table), *others = [
+        (name, each.index) for name, each in tables.items() if isinstance(each, pd.Series | pd.DataFrame)
+    ] or [("", None)]
+    for name, index in others:
+        if index.equals(table) or not table.is_unique or len(index) != len(table) or set(index) != set(table):
+            continue
+        place = next((row for row, (one, other) in enumerate(zip(index, table, strict=True)) if one != other), None)
+        if place is not None:
+            raise ValueError(
+                f"{name} has the rows of {first} in another order: row {place} is {index[place]} in {name} and "
+                f"{table[place]} in {first}. Sort one like the other, or reset both indexes"
+            )

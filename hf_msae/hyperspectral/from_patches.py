@@ -17,6 +17,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 
 from .._utils.atomic import atomic_path, make_folder
+from .._utils.checks import refuse_other_order
 from .._utils.code_facts import code_of_parts
 from .._utils.wording import counted
 from .generator import SyntheticFields
@@ -48,6 +49,7 @@ def inputs_of_patches(
         y = patches.targets
     if y is None:
         raise ValueError("the patches have no targets: pass y, or load them with ground_truth=...")
+    refuse_other_order(**{"the patches": pd.Series(0, index=list(patches.ids)), "y": y})
     if hasattr(model, "fit") and not is_classifier(model):
         read_targets(y, len(patches), classify=False)  # before features are made of what cannot be used
     if transformer is None:

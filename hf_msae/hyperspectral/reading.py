@@ -103,20 +103,6 @@ def read_groups(groups: Any, n: int) -> tuple[dict[str, np.ndarray], list[str]]:
     return found, remarks
 
 
-def refuse_other_order(**tables: Any) -> None:
-    """Refuse pandas objects whose indexes hold the same labels in another order: rows are matched by their places."""
-    (first, table), *others = [
-        (name, each.index) for name, each in tables.items() if isinstance(each, pd.Series | pd.DataFrame)
-    ] or [("", None)]
-    for name, index in others:
-        if len(index) == len(table) and table.is_unique and not index.equals(table) and set(index) == set(table):
-            place = int(np.flatnonzero(index != table)[0])
-            raise ValueError(
-                f"{name} has the rows of {first} in another order: row {place} is {index[place]} in {name} and "
-                f"{table[place]} in {first}. Sort one like the other, such as with .loc[{first}.index]"
-            )
-
-
 def read_features(features: pd.DataFrame | None, names: list[str] | None, p: int) -> pd.DataFrame:
     """Return the feature table of p columns, with their names where there is no table."""
     if features is None:

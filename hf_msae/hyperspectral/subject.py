@@ -13,13 +13,14 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from .._utils.checks import refuse_other_order
 from .._utils.tensors import refuse_masked
 from .copies import digest, first_copies, keep_together, remark_on_copies
 from .fixed import Fitted, FixedClassifier
 from .hybrid_of_features import as_fit_arguments
 from .mean_spectrum import ModelOfPatches
 from .patches import Pair, size_classes
-from .reading import read_features, read_groups, read_targets, refuse_not_finite, refuse_other_order
+from .reading import read_features, read_groups, read_targets, refuse_not_finite
 
 if TYPE_CHECKING:
     from .concept_space import ConceptSpace

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .._utils.checks import refuse_other_order
 from .._utils.tensors import as_tensor, refuse_masked
 from .accumulator import SumAccumulator, as_matrix, as_pair, normalized_rows
 
@@ -58,14 +59,15 @@ class LinearClassifier:
             max_iter: Maximum number of steps of the solver, which warns if it does not converge.
 
         Raises:
-            ValueError: The numbers of rows and labels differ, a label is not among `classes`, or there are fewer than
-                two classes.
+            ValueError: The numbers of rows and labels differ, pandas objects have the same rows in another order, a
+                label is not among `classes`, or there are fewer than two classes.
         """
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
         if regularization != "cv" and (isinstance(regularization, str) or not regularization > 0):
             raise ValueError(f'regularization must be above 0, or "cv"; got {regularization!r}')
+        refuse_other_order(embeddings=embeddings, labels=labels)
         x = normalized_rows(as_matrix("embeddings", embeddings)).cpu().numpy()
         numbers, classes = number_labels(labels, classes)
         if len(numbers) != len(x):

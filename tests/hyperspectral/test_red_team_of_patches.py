@@ -265,3 +265,12 @@ def test_findings_of_a_target_that_is_a_letter_are_joined_with_those_of_others()
         and "Of the same kind: " in slope.evidence
         and "red" in slope.evidence.split("kind: ")[1]
     )
+
+
+def test_targets_in_another_order_than_the_patches_are_refused(patches):
+    names = [f"field {number}" for number in range(len(patches))]
+    named = replace(patches, ids=names)
+    y = pd.DataFrame(patches.targets.to_numpy(), index=pd.Index(names, dtype=object), columns=patches.targets.columns)
+    with pytest.raises(ValueError, match="y has the rows of the patches in another order: row 0 is field "):
+        inputs_of_patches(Ridge(), named, y[::-1])
+    assert inputs_of_patches(Ridge(), named, y)["y"] is y

@@ -223,3 +223,11 @@ def test_missing_values_of_the_types_of_pandas_are_unknown():
     for values, dtype in (([1, None, 0], "Int64"), ([True, None, False], "boolean"), (["b", None, "a"], "category")):
         numbers, classes = number_labels(pd.Series(values).astype(dtype))
         assert numbers.tolist() == [1, -1, 0] and classes == (("a", "b") if dtype == "category" else ("0", "1"))
+
+
+def test_labels_in_another_order_than_a_table_of_embeddings_are_refused():
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 4)), index=[f"{row}.png" for row in range(20)])
+    labels = pd.Series([0, 1] * 10, index=x.index)
+    with pytest.raises(ValueError, match=r"labels has the rows of embeddings in another order: row 0 is 19\.png in"):
+        LinearClassifier.fit(x, labels[::-1])
+    assert LinearClassifier.fit(x, labels[::-1].to_numpy()).classes == ("0", "1")
