@@ -220,7 +220,7 @@ class Backbone(TokenPositions):
 
         Raises:
             ValueError: The model does not have the hook point, or `batch_size` is below 1.
-            TypeError: `items` is a dataset instead of one of its columns.
+            TypeError: `items` is a dataset or table instead of one of its columns, or a dict.
         """
         self.require(hook_point)
         point = HookPoint.parse(hook_point)
@@ -231,6 +231,9 @@ class Backbone(TokenPositions):
         if datasets is not None and isinstance(items, datasets.Dataset):
             raise TypeError(f"pass a column of the dataset ({', '.join(items.column_names)}), not all of it")
         items = [items] if isinstance(items, ImageInput if of_images else str) else items
+        if isinstance(items, Mapping) or hasattr(items, "columns"):  # whose keys or names of columns would be embedded
+            what = "images" if of_images else "texts"
+            raise TypeError(f"pass a list of {what}, such as one column, not a {type(items).__name__}")
         is_column = datasets is not None and isinstance(items, datasets.arrow_dataset.Column)
         if not (isinstance(items, list | tuple) or is_column):  # columns are decoded batch by batch
             items = list(items)

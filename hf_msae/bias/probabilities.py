@@ -32,8 +32,7 @@ def as_classifier(model: Any, positive: int | str = 1) -> Classifier:
 
     Raises:
         TypeError: `model` is none of these, or a torch module returns no logits.
-        ValueError: There is no such class, a number is that of one class and the name of another, or a torch module
-            returns probabilities.
+        ValueError: There is no such class, or a torch module returns probabilities.
     """
     if isinstance(model, LinearClassifier):
         place = _place(positive, list(model.classes))
@@ -112,10 +111,6 @@ def _place(positive: int | str, classes: list[str]) -> int:
     place = classes.index(positive) if positive in classes else positive
     if not isinstance(place, Integral) or not 0 <= place < len(classes):
         raise ValueError(f"there is no class {positive!r}, only {', '.join(map(str, classes))}")
-    if place == positive and str(place) in classes and classes[place] != str(place):  # given as a number
-        raise ValueError(
-            f"{positive!r} is the number of class {classes[place]!r}, and the name of another: pass the name, as text"
-        )
     return int(place)
 
 

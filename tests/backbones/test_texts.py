@@ -4,6 +4,7 @@ import json
 import shutil
 
 import datasets  # noqa: F401  (first, so that its import time is nobody's test)
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -75,3 +76,15 @@ def test_siglip_2_reads_texts_in_lower_case(folders, tmp_path):
     ):
         backbone = Backbone.from_pretrained(folder)
         assert torch.equal(backbone.text_embeds("a red circle"), backbone.text_embeds("a Red Circle")) is same, folder
+
+
+def test_the_keys_of_a_dict_and_the_columns_of_a_table_are_not_embedded(siglip):
+    table = pd.DataFrame({"caption": CAPTIONS})
+    for read, items in (
+        (siglip.text_embeds, {"a red circle": 1}),
+        (siglip.text_embeds, table),
+        (siglip.image_embeds, table),
+    ):
+        with pytest.raises(TypeError, match=f"such as one column, not a {type(items).__name__}"):
+            read(items)
+    assert torch.equal(siglip.text_embeds(pd.Series(CAPTIONS)), siglip.text_embeds(CAPTIONS))

@@ -108,12 +108,3 @@ def test_a_module_is_asked_in_its_own_precision(data, dtype):
     expected = as_classifier(module)(x)
     found = as_classifier(module.to(dtype))(x)
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
-
-
-def test_a_number_that_is_also_the_name_of_another_class_is_refused():
-    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    grades = LinearClassifier.fit(x, ["1", "2"] * 10)
-    with pytest.raises(ValueError, match="1 is the number of class '2', and the name of another"):
-        as_classifier(grades, 1)
-    assert torch.allclose(as_classifier(grades, "2")(x) + as_classifier(grades, "1")(x), torch.ones(20).double())
-    assert as_classifier(LinearClassifier.fit(x, [0, 1] * 10), 1)(x).shape == (20,)
