@@ -26,11 +26,14 @@ _LIMITS = {"pH": (0.0, 14.0)}
 def read_table(source: str | os.PathLike | pd.DataFrame) -> tuple[pd.DataFrame, object]:
     """Return a table, or a CSV file in UTF-8 as one, and its name for messages."""
     if isinstance(source, pd.DataFrame):
+        _refuse_same_names(list(source.columns), "ground truth")
         return source, "ground truth"
     file = Path(source).expanduser()
     try:
         header = " ".join(pd.read_csv(file, nrows=0).columns)
         separator = next((each for each in ";\t" if each in header), ",")
+        names = pd.read_csv(file, sep=separator, header=None, nrows=1, dtype=str).iloc[0].dropna()
+        _refuse_same_names(names.tolist(), source)  # of which pandas would rename all but the first
         table = pd.read_csv(file, sep=separator)
         texts = table.select_dtypes(exclude="number").astype(str)
         if separator != "," and texts.apply(lambda column: column.str.fullmatch(r"-?\d+,\d+")).to_numpy().any():
@@ -40,6 +43,11 @@ def read_table(source: str | os.PathLike | pd.DataFrame) -> tuple[pd.DataFrame, 
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise PatchError(source, "file", f"it cannot be read as CSV: {error}") from error
     return table, source
+
+
+def _refuse_same_names(names: Sequence[Any], source: object) -> None:
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise PatchError(source, str(twice[0]), "two columns have this name: rename or leave out one of them")
 
 
 def split_tables(

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from hf_msae.hyperspectral import HYPERVIEW2_TARGETS, HYPERVIEW_WAVELENGTHS, PatchError
+from hf_msae.hyperspectral.ground_truth import read_table
 from tests.hyperspectral.patch_files import load
 
 
@@ -114,3 +115,11 @@ def test_a_column_with_the_names_of_most_patches_is_that_of_ids(made):
     measured = made.targets.assign(depth=[4, 3, 2, 1, 7])
     with pytest.warns(UserWarning, match="order"):
         assert load(**numbers, ground_truth=measured, targets=["K"], groups=[]).targets["K"].equals(made.targets["K"])
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    table = pd.DataFrame([[row, row, row + 1] for row in range(12)], columns=["sample_index", "K", "K"])
+    table.to_csv(tmp_path / "twice.csv", index=False)
+    for source, name in ((table, "ground truth"), (tmp_path / "twice.csv", r"twice\.csv")):
+        with pytest.raises(PatchError, match=f"{name}: K: two columns have this name"):
+            read_table(source)
