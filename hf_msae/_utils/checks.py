@@ -51,3 +51,15 @@ def refuse_other_order(**tables: Any) -> None:
                 f"{name} has the rows of {first} in another order: row {place} is {index[place]} in {name} and "
                 f"{table[place]} in {first}. Sort one like the other, or reset both indexes"
             )
+
+
+def refuse_masked(name: str, values: Any) -> None:
+    """Raise ValueError for an array of numpy.ma with masked values: what is stored there is no data."""
+    import numpy as np  # here, since commands check their flags before it is there
+
+    if np.ma.is_masked(values):
+        masked = np.argwhere(np.ma.getmaskarray(values))
+        raise ValueError(
+            f"{name} masks {len(masked):,} of its values, the first in row {masked[0][0]}: leave out such rows, or "
+            "put values there with .filled(...)"
+        )

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .checks import refuse_masked
+
 
 def as_tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Do what `torch.as_tensor` does, also for what torch refuses: odd arrays, pandas tables, opened embeddings."""
@@ -19,13 +21,3 @@ def as_tensor(values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
     if isinstance(values, np.ndarray) and (not values.dtype.isnative or any(step < 0 for step in values.strides)):
         values = np.array(values, values.dtype.newbyteorder("="), order="C")
     return torch.as_tensor(values, dtype=dtype)
-
-
-def refuse_masked(name: str, values: Any) -> None:
-    """Raise ValueError for an array of numpy.ma with masked values: torch would take what is stored there for data."""
-    if np.ma.is_masked(values):
-        masked = np.argwhere(np.ma.getmaskarray(values))
-        raise ValueError(
-            f"{name} masks {len(masked):,} of its values, the first in row {masked[0][0]}: leave out such rows, or "
-            "put values there with .filled(...)"
-        )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets.fingerprint import generate_random_fingerprint
 from transformers.utils import logging
 
-from .._utils.tensors import refuse_masked
+from .._utils.checks import refuse_masked
 
 logger = logging.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .._utils.tensors import refuse_masked
+from .._utils.checks import refuse_masked
 from .._utils.wording import class_title, counted, joined
 
 FEATURE_COLUMNS = ("feature", "transformation", "band", "wavelength", "level")

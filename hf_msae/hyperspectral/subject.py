@@ -13,8 +13,7 @@ import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from .._utils.checks import refuse_other_order
-from .._utils.tensors import refuse_masked
+from .._utils.checks import refuse_masked, refuse_other_order
 from .copies import digest, first_copies, keep_together, remark_on_copies
 from .fixed import Fitted, FixedClassifier
 from .hybrid_of_features import as_fit_arguments

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .._utils.checks import refuse_other_order
-from .._utils.tensors import as_tensor, refuse_masked
+from .._utils.checks import refuse_masked, refuse_other_order
+from .._utils.tensors import as_tensor
 from .accumulator import SumAccumulator, as_matrix, as_pair, normalized_rows
 
 # Cross-validation: candidates, number of folds, and largest number of rows.
